@@ -1,0 +1,1 @@
+"""Workshop of gram-opensearch: attributes, codebook, training, export and evaluation; needs the extra `exporter`."""

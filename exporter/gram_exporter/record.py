@@ -1,0 +1,83 @@
+"""The folder that training leaves for export: model, tokenizer, codebook, record and calibration texts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gram_plugin.contract.bundle import Tokens, write_json
+from gram_plugin.contract.codes import Code, Role
+from gram_plugin.contract.text import Rendering
+from gram_plugin.errors import ExportError
+
+MODEL = "model"  # folder: a Hugging Face seq2seq model (config.json, generation_config.json, model.safetensors)
+TOKENIZER = "tokenizer.json"
+CODEBOOK = "codebook.tsv"
+RECORD = "record.json"
+CALIBRATION_TEXTS = "calibration.jsonl"
+
+
+@dataclass(frozen=True)
+class TrainingRecord:
+    """What export must know of a finished training; becomes part of the manifest."""
+
+    generation: str
+    architecture: str
+    rendering: Rendering
+    id_field: str
+    tokens: Tokens
+    data_source: str
+    data_licence: str
+    figures: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CalibrationText:
+    """A rendered text that training never saw, with every code that is right for it."""
+
+    role: Role
+    text: str
+    codes: tuple[Code, ...]
+
+
+def write_record(folder: Path, record: TrainingRecord) -> None:
+    """Writes `record.json`; the last file that training writes, so its presence means finished."""
+    write_json(folder / RECORD, asdict(record))
+
+
+def read_record(folder: Path) -> TrainingRecord:
+    """Reads `record.json`.
+
+    Raises:
+        ExportError: the folder holds no finished training.
+    """
+    path = folder / RECORD
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        rendering = {**document["rendering"], "fields": tuple(document["rendering"]["fields"])}
+        prompts = {role: tuple(ids) for role, ids in document["tokens"]["prompts"].items()}
+        parsed = {"rendering": Rendering(**rendering), "tokens": Tokens(**{**document["tokens"], "prompts": prompts})}
+        return TrainingRecord(**{**document, **parsed})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ExportError(
+            f"{path} is no record of a finished training: {error!r}", next_step="run `gram train` first"
+        ) from error
+
+
+def write_calibration_texts(path: Path, texts: Iterable[CalibrationText]) -> None:
+    """Writes one JSON object for each line: role, text, codes."""
+    lines = (
+        json.dumps({"role": item.role, "text": item.text, "codes": [code.text for code in item.codes]})
+        for item in texts
+    )
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def read_calibration_texts(path: Path) -> Iterator[CalibrationText]:
+    """Reads what `write_calibration_texts` wrote."""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        document = json.loads(line)
+        yield CalibrationText(Role(document["role"]), document["text"], tuple(map(Code.parse, document["codes"])))

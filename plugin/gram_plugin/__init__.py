@@ -1,0 +1,1 @@
+"""Serving side of gram-opensearch: codes, decoding, the sidecar and the shim, without torch."""

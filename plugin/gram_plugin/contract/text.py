@@ -1,0 +1,93 @@
+"""How a product or a query becomes model input: the one implementation for training, export, ingest and query.
+
+Changing what a text renders to changes what every trained model sees, so it raises `TEXT_VERSION`,
+and a bundle made with another version is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gram_plugin.contract.codes import fold
+
+TEXT_VERSION = 1
+MAX_QUERY_CHARS = 256
+MAX_PRODUCT_CHARS = 1024
+MAX_FIELD_CHARS = 512
+SEPARATOR = " ; "
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """Which fields of a product are read, in order; dotted paths reach into objects.
+
+    `max_field_chars` bounds one field, so that a long description cannot push the rest out.
+    """
+
+    fields: tuple[str, ...]
+    max_chars: int = MAX_PRODUCT_CHARS
+    max_field_chars: int = MAX_FIELD_CHARS
+
+
+def normalise(text: str, max_chars: int) -> str:
+    """NFKC, case-folded, controls to a space, white space collapsed, cut at `max_chars`.
+
+    Reads at most 4 x `max_chars` characters, so a text of any length costs the same.
+    """
+    folded = fold(text[: 4 * max_chars])
+    printable = "".join(" " if unicodedata.category(c) == "Cc" else c for c in folded)
+    return " ".join(printable.split())[:max_chars].rstrip()
+
+
+def render_query(text: str) -> str:
+    """Model input of a query; empty when there is nothing to read."""
+    return normalise(text, MAX_QUERY_CHARS)
+
+
+def render_product(source: Mapping[str, Any], rendering: Rendering) -> str:
+    """Model input of a product document; empty when none of its fields has text.
+
+    Numbers are written as JSON writes them, true and false and null are left out: they are no words.
+    """
+    parts = (_field_text(source, path, rendering.max_field_chars) for path in rendering.fields)
+    return SEPARATOR.join(part for part in parts if part)[: rendering.max_chars].rstrip()
+
+
+def source_hash(rendered: str, generation: str) -> str:
+    """32 hex digits over model generation, text version and rendered text: equal means nothing to re-code."""
+    seed = f"{generation}\x00{TEXT_VERSION}\x00{rendered}"
+    return hashlib.blake2b(seed.encode(), digest_size=16).hexdigest()
+
+
+def field_values(source: Mapping[str, Any], path: str) -> list[str]:
+    """All texts and numbers at a dotted path, arrays flattened, in document order."""
+    found = source.get(path, _at_path(source, path.split(".")))
+    return list(_leaves(found))
+
+
+def _field_text(source: Mapping[str, Any], path: str, max_chars: int) -> str:
+    return normalise(" ".join(field_values(source, path)), max_chars)
+
+
+def _at_path(value: Any, steps: Sequence[str]) -> Any:
+    if not steps:
+        return value
+    if isinstance(value, Mapping):
+        return _at_path(value.get(steps[0]), steps[1:])
+    if isinstance(value, list):
+        return [_at_path(item, steps) for item in value]
+    return None
+
+
+def _leaves(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield f"{value:g}" if isinstance(value, float) else str(value)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _leaves(item)

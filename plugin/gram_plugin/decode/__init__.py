@@ -1,0 +1,1 @@
+"""Decoding on the serving side: trie, beam search and ONNX sessions, without torch."""

@@ -1,0 +1,1 @@
+"""An OpenSearch of one's own, for demo and tests."""

@@ -1,0 +1,1 @@
+"""The programs that operators run: the ingest sidecar and the query shim."""
