@@ -1,0 +1,210 @@
+"""Training examples: which codes a query and a product should be given, and how strongly.
+
+A query's codes are those that its wanted products share more often than the catalogue does. The wanted
+products are the clicked or judged ones; for queries made from catalogue text, the products that hold
+their words or attributes. Codes cross over in both directions (GRAM's code sharing): products teach
+queries their attributes, and queries tell products which of their codes are asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from gram_exporter.attributes import words
+from gram_exporter.codebook import Codebook
+from gram_plugin.contract.codes import Attribute, readable_value
+from gram_plugin.contract.text import render_query
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int32]
+Key = TypeVar("Key", bound=Hashable)
+
+MAX_LIFT = 50.0
+"""Cap of P(code | wanted) / P(code): one click must not make the rarest code the best."""
+SMOOTHING = 0.5
+"""Pseudo-count of the catalogue in P(code | wanted): a query with few clicks says little."""
+MAX_WANTED = 64
+"""Most wanted products that are read for one query made from the catalogue."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A text with its codes.
+
+    `codes` int32, shape (n,), columns of the codebook; `weights` float32, shape (n,), sum 1;
+    `share` float32, shape (n,), the part of wanted products that carry the code.
+    """
+
+    text: str
+    codes: Ints
+    weights: Floats
+    share: Floats
+
+
+@dataclass(frozen=True)
+class CatalogueView:
+    """What example making reads of a catalogue; positions are rows of `codebook.carried`."""
+
+    ids: tuple[str, ...]
+    titles: tuple[str, ...]
+    texts: tuple[str, ...]
+    attributes: tuple[tuple[Attribute, ...], ...]
+
+
+def feedback_examples(
+    wanted: Mapping[str, Mapping[str, float]], view: CatalogueView, codebook: Codebook, *, per_query: int
+) -> list[Example]:
+    """One example for each query that has a wanted product with a code.
+
+    `wanted` maps query text to product id to weight > 0; unknown ids are passed over.
+    """
+    row_of = {product_id: row for row, product_id in enumerate(view.ids)}
+    merged: dict[str, dict[int, float]] = {}
+    for query, products in wanted.items():
+        rows = merged.setdefault(render_query(query), {})
+        for product_id, weight in products.items():
+            if product_id in row_of:
+                rows[row_of[product_id]] = rows.get(row_of[product_id], 0.0) + weight
+    texts = [text for text, rows in merged.items() if text and rows]
+    matrix = _wanted_matrix([merged[text] for text in texts], len(view.ids))
+    return list(_examples(texts, matrix, codebook, per_query))
+
+
+def catalogue_examples(
+    view: CatalogueView, codebook: Codebook, *, count: int, per_query: int, seed: int
+) -> list[Example]:
+    """Queries made from catalogue text: spans of titles and texts, and attributes in free order.
+
+    Fewer than `count` come back when spans repeat or are said by more than a fifth of all products.
+    """
+    maker = _QueryMaker(view, np.random.default_rng(seed))
+    made: dict[str, Ints] = {}
+    for _ in range(2 * count):
+        if len(made) >= count:
+            break
+        text, rows = maker.make()
+        if text and 0 < len(rows) <= max(MAX_WANTED, len(view.ids) // 5):
+            made.setdefault(text, rows)
+    wanted = [dict.fromkeys(maker.sample(rows), 1.0) for rows in made.values()]
+    return list(_examples(list(made), _wanted_matrix(wanted, len(view.ids)), codebook, per_query))
+
+
+def product_examples(
+    view: CatalogueView, codebook: Codebook, queries: Sequence[Example], *, per_product: int
+) -> list[Example]:
+    """One example for each product with a code: its codes, weighted by how much queries ask for them.
+
+    A product's row has the same order as `view`; a product without a code has an example without codes.
+    """
+    demand = _demand(codebook, queries)
+    carried = codebook.carried
+    rows = (carried.indices[carried.indptr[row] : carried.indptr[row + 1]] for row in range(len(view.ids)))
+    return [_product_example(text, own, demand, per_product) for text, own in zip(view.texts, rows, strict=True)]
+
+
+def _product_example(text: str, own: Ints, demand: Floats, per_product: int) -> Example:
+    best = own[np.argsort(-demand[own], kind="stable")][:per_product].astype(np.int32)
+    return Example(text, best, _normalised(demand[best]), np.ones(len(best), dtype=np.float32))
+
+
+def _demand(codebook: Codebook, queries: Sequence[Example]) -> Floats:
+    """How much queries ask for each code, > 0, float32, shape (codes,); the square root keeps the tail alive."""
+    asked = np.full(len(codebook.codes), 0.05, dtype=np.float64)
+    for example in queries:
+        asked[example.codes] += example.weights
+    return np.sqrt(asked).astype(np.float32)
+
+
+def _examples(texts: Sequence[str], wanted: sparse.csr_array, codebook: Codebook, per_query: int) -> Iterator[Example]:
+    base = (codebook.support / codebook.carried.shape[0]).astype(np.float64)
+    totals = np.asarray(wanted.sum(axis=1)).ravel()
+    mass = sparse.csr_array(wanted @ codebook.carried)
+    for row, text in enumerate(texts):
+        codes = mass.indices[mass.indptr[row] : mass.indptr[row + 1]]
+        weight = mass.data[mass.indptr[row] : mass.indptr[row + 1]]
+        example = _example(text, codes, weight, float(totals[row]), base, per_query)
+        if len(example.codes):
+            yield example
+
+
+def _example(text: str, codes: Ints, mass: Floats, total: float, base: npt.NDArray[np.float64], limit: int) -> Example:
+    """Codes by their part of the divergence of wanted products from the catalogue: p ln(p / b)."""
+    prior = base[codes]
+    share = (mass + SMOOTHING * prior) / (total + SMOOTHING)
+    gain = share * np.log(np.minimum(share / prior, MAX_LIFT))
+    best = np.argsort(-gain, kind="stable")[:limit]
+    best = best[gain[best] > 0.05]
+    weights = _normalised(gain[best])
+    return Example(text, codes[best].astype(np.int32), weights, share[best].astype(np.float32))
+
+
+def _normalised(values: npt.NDArray[np.floating]) -> Floats:
+    return (values / values.sum()).astype(np.float32) if len(values) else values.astype(np.float32)
+
+
+def _wanted_matrix(rows: Sequence[Mapping[int, float]], products: int) -> sparse.csr_array:
+    pointer = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
+    indices = np.fromiter((at for row in rows for at in row), dtype=np.int64, count=int(pointer[-1]))
+    data = np.fromiter((w for row in rows for w in row.values()), dtype=np.float32, count=int(pointer[-1]))
+    return sparse.csr_array((data, indices, pointer), shape=(len(rows), products))
+
+
+class _QueryMaker:
+    """Makes one query at a time out of a product, with the products that it would be meant for."""
+
+    def __init__(self, view: CatalogueView, rng: np.random.Generator) -> None:
+        self._view, self._rng = view, rng
+        self._title_words = [words(title) for title in view.titles]
+        self._text_words = [words(text) for text in view.texts]
+        self._holders = _postings([set(tokens) for tokens in self._text_words])
+        self._carriers = _postings([set(own) for own in view.attributes])
+
+    def make(self) -> tuple[str, Ints]:
+        """A query text and the rows of the products that hold all of it."""
+        product = int(self._rng.integers(len(self._view.ids)))
+        kind = self._rng.random()
+        if kind < 0.45 and self._view.attributes[product]:
+            return self._from_attributes(self._view.attributes[product])
+        return self._from_span(self._title_words[product] if kind < 0.85 else self._text_words[product])
+
+    def sample(self, rows: Ints) -> list[int]:
+        """At most `MAX_WANTED` of the rows."""
+        if len(rows) <= MAX_WANTED:
+            return [int(row) for row in rows]
+        return [int(row) for row in self._rng.choice(rows, MAX_WANTED, replace=False)]
+
+    def _from_attributes(self, own: Sequence[Attribute]) -> tuple[str, Ints]:
+        size = min(len(own), int(self._rng.integers(1, 4)))
+        chosen = [own[int(at)] for at in self._rng.permutation(len(own))[:size]]
+        text = " ".join(readable_value(attribute.value) for attribute in chosen)
+        return render_query(text), _all_of([self._carriers[attribute] for attribute in chosen])
+
+    def _from_span(self, tokens: Sequence[str]) -> tuple[str, Ints]:
+        if not tokens:
+            return "", np.empty(0, dtype=np.int32)
+        size = min(len(tokens), int(self._rng.integers(1, 5)))
+        start = int(self._rng.integers(len(tokens) - size + 1))
+        span = tokens[start : start + size]
+        return render_query(" ".join(span)), _all_of([self._holders[word] for word in set(span)])
+
+
+def _postings(holdings: Sequence[set[Key]]) -> dict[Key, Ints]:
+    postings: dict[Key, list[int]] = {}
+    for row, held in enumerate(holdings):
+        for key in held:
+            postings.setdefault(key, []).append(row)
+    return {key: np.asarray(rows, dtype=np.int32) for key, rows in postings.items()}
+
+
+def _all_of(postings: Sequence[Ints]) -> Ints:
+    shortest_first = sorted(postings, key=len)
+    rows = shortest_first[0]
+    for other in shortest_first[1:]:
+        rows = np.intersect1d(rows, other, assume_unique=True)
+    return rows
