@@ -1,0 +1,55 @@
+# Everything that people and CI run. A fresh machine needs Python 3.11+, a JDK and make; the rest is made in .venvs/.
+
+PYTHON ?= python3
+export PYTHON
+DEMO ?=
+TESTS ?=
+full := .venvs/full/bin
+base := .venvs/base/bin
+stage := @.ci/stage
+
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint types unit exporter integration readme wheel bench clean
+
+help: ## Says what can be made.
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: wheel ## Makes .venvs/full: gram with the workshop and a node of its own.
+	$(stage) "full environment" .ci/venv full exporter,node,dev
+
+demo: install ## The whole path on the synthetic sample shop, ends in a table. DEMO='--keep' leaves it running.
+	$(full)/gram demo $(DEMO)
+
+test: lint types unit exporter integration readme ## Everything that CI runs, quick checks first.
+
+lint: wheel ## ruff, formatting, import arrows.
+	$(stage) "base environment" .ci/venv base dev
+	$(stage) "ruff check" $(base)/ruff check .
+	$(stage) "ruff format" $(base)/ruff format --check .
+	$(stage) "import arrows" env PYTHONPATH=plugin:exporter $(base)/lint-imports
+
+types: install ## mypy, strict.
+	$(stage) "mypy" $(full)/mypy
+
+unit: lint ## plugin/tests on the built wheel, with the base install alone.
+	$(stage) "base install" $(base)/python -P .ci/base_install.py
+	$(stage) "unit tests" $(base)/python -P -m pytest plugin/tests $(TESTS)
+
+exporter: install ## exporter/tests.
+	$(stage) "exporter tests" $(full)/python -P -m pytest exporter/tests $(TESTS)
+
+integration: install ## integration_tests on a real OpenSearch node.
+	$(stage) "integration tests" $(full)/python -P -m pytest integration_tests $(TESTS)
+
+readme: install ## The README's commands in a fresh clone.
+	@LAST_STAGE="README commands" .ci/stage "README commands" $(full)/python -P -m pytest -s .ci/test_readme.py
+
+wheel: ## Builds the wheel into dist/.
+	$(stage) "wheel" .ci/wheel
+
+bench: install ## Side-by-side measurements.
+	$(full)/python -P -m benchmarks $(BENCH)
+
+clean: ## Removes what was made here; caches of packages and of OpenSearch stay.
+	rm -rf .venvs build dist ./*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
