@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from importlib.metadata import EntryPoint, entry_points, version
+from importlib.metadata import entry_points, version
 from importlib.util import find_spec
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import typer
 from rich.console import Console
@@ -21,6 +21,17 @@ WORKSHOP = "exporter"
 WORKSHOP_VERBS = ("init", "train", "export", "evaluate", "demo", "shop")
 WORKSHOP_NEEDS = ("torch", "transformers", "optimum", "onnx")
 """Modules that the extra `[exporter]` brings and a base install does not have."""
+
+
+class Plugin(Protocol):
+    """What an entry point of the group `gram.commands` is: a name, and a function that adds verbs to the program."""
+
+    @property
+    def name(self) -> str:
+        """Name of the entry point."""
+
+    def load(self) -> Callable[[typer.Typer], None]:
+        """Imports the function `register(app)`."""
 
 
 class ErrorReportingGroup(TyperGroup):
@@ -44,7 +55,7 @@ def main() -> None:
 
 def build_app(
     *,
-    plugins: Iterable[EntryPoint] | None = None,
+    plugins: Iterable[Plugin] | None = None,
     is_importable: Callable[[str], bool] = lambda module: find_spec(module) is not None,
 ) -> typer.Typer:
     """Composes the program: the rooms' verbs first, then those of the entry-point group `gram.commands`.
