@@ -1,0 +1,322 @@
+"""The way to OpenSearch and back, byte for byte: one upstream, its streamed answers, our error bodies.
+
+Hop-by-hop headers belong to one connection and are dropped; all others go through in order.
+Nothing is decompressed, followed or stored.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import ssl
+import zlib
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import aiohttp
+from multidict import CIMultiDict
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+from yarl import URL
+
+from gram_plugin.errors import SearchError
+
+LOG = logging.getLogger(__name__)
+
+Headers = Sequence[tuple[bytes, bytes]]
+Body = bytes | AsyncIterable[bytes] | None
+
+# RFC 9110 7.6.1, and Expect, which the server in front of us has answered already.
+_HOP_BY_HOP = frozenset(
+    b"connection keep-alive proxy-connection proxy-authenticate te trailer transfer-encoding upgrade expect".split()
+)
+_AUTOMATIC = frozenset({"User-Agent", "Accept", "Accept-Encoding", "Content-Type"})
+_BROKEN = (aiohttp.ClientError, OSError, TimeoutError)
+
+
+@dataclass(frozen=True)
+class UpstreamAnswer:
+    """A whole answer in memory; the body is as OpenSearch sent it, compressed or not."""
+
+    status: int
+    headers: tuple[tuple[bytes, bytes], ...]
+    body: bytes
+
+
+class UpstreamStream:
+    """An answer whose body is still on its way. Close it, or hand it to `RelayedResponse`."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+        self._seen: list[bytes] = []
+        self.status = response.status
+        self.headers = without_hop_by_hop(response.raw_headers)
+
+    async def peek(self) -> bytes:
+        """The first piece of the body; it stays in the stream."""
+        if not self._seen:
+            self._seen.append(await self._response.content.readany())
+        return self._seen[0]
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yields the body as it arrives.
+
+        Raises:
+            aiohttp.ClientError: the body ended before it was whole.
+        """
+        for piece in self._seen:
+            if piece:
+                yield piece
+        self._seen.clear()
+        async for piece in self._response.content.iter_any():
+            yield piece
+
+    async def whole(self, max_bytes: int) -> UpstreamAnswer:
+        """Reads the rest into memory and closes.
+
+        Raises:
+            SearchError: there are more than `max_bytes`, or the body broke off.
+        """
+        body = bytearray()
+        try:
+            async for piece in self.chunks():
+                body += piece
+                if len(body) > max_bytes:
+                    raise SearchError(f"the answer of OpenSearch is larger than {max_bytes} bytes")
+        except _BROKEN as error:
+            raise SearchError(f"the answer of OpenSearch broke off: {error!r}") from error
+        finally:
+            self.close()
+        return UpstreamAnswer(self.status, tuple(self.headers), bytes(body))
+
+    def close(self) -> None:
+        """Gives the connection back when the body was read to its end, else cuts it."""
+        self._response.close()
+
+
+class RelayedResponse(Response):
+    """Sends an upstream answer on as it arrives; when it breaks off, so does the client's."""
+
+    def __init__(self, stream: UpstreamStream, extra_headers: Headers = ()) -> None:
+        self.status_code = stream.status
+        self.background = None
+        self.raw_headers = replace_headers(stream.headers, extra_headers)
+        self._stream = stream
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Runs the response as ASGI."""
+        try:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            async for piece in self._stream.chunks():
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except _BROKEN as error:
+            # The end is not sent, so the server cuts the connection and the client sees a broken answer.
+            LOG.warning("an answer of OpenSearch broke off: %r", error)
+        finally:
+            self._stream.close()
+
+
+class Upstream:
+    """Connections to one OpenSearch. Needs `start()` in the running loop, then `close()`."""
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        connect_timeout_s: float = 5.0,
+        request_timeout_s: float = 0.0,
+        max_connections: int = 512,
+        ca_file: Path | None = None,
+        verify_tls: bool = True,
+    ) -> None:
+        self.base_url = base_url.rstrip("/")
+        self._timeout = aiohttp.ClientTimeout(
+            total=None, sock_connect=connect_timeout_s, sock_read=request_timeout_s or None
+        )
+        self._max_connections = max_connections
+        self._tls = _tls(ca_file, verify_tls)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def start(self) -> None:
+        """Opens the pool."""
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=self._max_connections, ssl=self._tls),
+            timeout=self._timeout,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            skip_auto_headers=_AUTOMATIC,
+            auto_decompress=False,
+            max_line_size=65_536,
+            max_field_size=65_536,
+        )
+
+    async def close(self) -> None:
+        """Closes every connection."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def open(self, method: str, target: bytes, headers: Headers, body: Body = None) -> UpstreamStream:
+        """Sends one request and returns when the head of the answer is there.
+
+        `target` is path and query as received; `headers` lose what is hop-by-hop. With `body` as bytes
+        the length is ours, with a stream the caller's Content-Length, if any, is kept.
+
+        Raises:
+            SearchError: OpenSearch could not be reached or gave no HTTP answer.
+        """
+        if self._session is None:
+            raise SearchError("the connections to OpenSearch are closed", next_step="call start() first")
+        sent = without_hop_by_hop(headers, drop=_framing(body))
+        url = URL(self.base_url + _ascii(target), encoded=True)
+        try:
+            response = await self._session.request(
+                method, url, headers=_for_aiohttp(sent), data=body, allow_redirects=False
+            )
+        except _BROKEN as error:
+            raise self._unreachable(error) from error
+        except ValueError as error:
+            raise SearchError(f"the request cannot be sent on: {error}") from error
+        return UpstreamStream(response)
+
+    async def send(
+        self, method: str, path: str, query: str, headers: Headers, body: bytes | None, *, max_bytes: int = 1 << 28
+    ) -> UpstreamAnswer:
+        """Sends one request and reads the whole answer.
+
+        Raises:
+            SearchError: no whole answer of at most `max_bytes` came.
+        """
+        target = f"{path}?{query}" if query else path
+        stream = await self.open(method, target.encode(), headers, body)
+        return await stream.whole(max_bytes)
+
+    async def forward(self, request: Request, *, body: Body = None, extra_response_headers: Headers = ()) -> Response:
+        """Sends a client's request on, streaming both ways; a `body` replaces the client's.
+
+        An unreachable upstream becomes a 502 (504 when it timed out) in OpenSearch's error shape.
+        """
+        if body is None and has_body(request):
+            body = request.stream()
+        try:
+            stream = await self.open(request.method, raw_target(request), request.headers.raw, body)
+        except SearchError as error:
+            return upstream_error(error)
+        return RelayedResponse(stream, extra_response_headers)
+
+    def _unreachable(self, error: BaseException) -> SearchError:
+        timed_out = isinstance(error, TimeoutError)
+        found = "did not answer in time" if timed_out else f"cannot be reached: {error or type(error).__name__}"
+        step = "check that OpenSearch is up and that GRAM_UPSTREAM_URL names it"
+        return (
+            UpstreamTimeout(f"OpenSearch at {self.base_url} {found}", next_step=step)
+            if timed_out
+            else SearchError(f"OpenSearch at {self.base_url} {found}", next_step=step)
+        )
+
+
+class UpstreamTimeout(SearchError):
+    """OpenSearch took longer than the settings allow."""
+
+
+def upstream_error(error: SearchError, extra_headers: Headers = ()) -> Response:
+    """502, or 504 for a timeout, in the shape of OpenSearch's own errors."""
+    status = 504 if isinstance(error, UpstreamTimeout) else 502
+    return error_response(status, "gram_upstream_exception", str(error), extra_headers)
+
+
+def error_response(status: int, kind: str, reason: str, extra_headers: Headers = ()) -> Response:
+    """An error in the shape that OpenSearch clients parse."""
+    cause = {"type": kind, "reason": reason}
+    content = json.dumps({"error": {"root_cause": [cause], **cause}, "status": status})
+    response = Response(content, status_code=status, media_type="application/json")
+    response.raw_headers.extend(extra_headers)
+    return response
+
+
+def raw_target(request: Request) -> bytes:
+    """Path and query exactly as received, percent-encoding included."""
+    path: bytes = request.scope.get("raw_path") or request.scope["path"].encode()
+    query: bytes = request.scope["query_string"]
+    return path + b"?" + query if query else path
+
+
+def has_body(request: Request) -> bool:
+    """True when the client announced a body."""
+    return request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
+
+
+def without_hop_by_hop(
+    headers: Iterable[tuple[bytes, bytes]], drop: frozenset[bytes] = frozenset()
+) -> list[tuple[bytes, bytes]]:
+    """The headers that go on, in order: not hop-by-hop, not named by Connection, not in `drop`."""
+    pairs = list(headers)
+    named = {
+        token.strip().lower() for name, value in pairs if name.lower() == b"connection" for token in value.split(b",")
+    }
+    unwanted = _HOP_BY_HOP | named | drop
+    return [(name, value) for name, value in pairs if name.lower() not in unwanted]
+
+
+def replace_headers(headers: Headers, extra: Headers) -> list[tuple[bytes, bytes]]:
+    """`headers` and then `extra`; what `extra` names is taken out first."""
+    named = {name.lower() for name, _ in extra}
+    return [pair for pair in headers if pair[0].lower() not in named] + list(extra)
+
+
+def header(headers: Headers, name: bytes) -> bytes | None:
+    """The first value of a header, by lower-case name."""
+    return next((value for found, value in headers if found.lower() == name), None)
+
+
+def inflated(encoding: bytes | None, data: bytes, max_bytes: int) -> bytes | None:
+    """Undoes `gzip` or no encoding; None for any other, for damage, and beyond `max_bytes`.
+
+    A cut-off piece gives what it holds so far.
+    """
+    if not encoding or encoding.lower() == b"identity":
+        return data if len(data) <= max_bytes else None
+    if encoding.lower() not in {b"gzip", b"x-gzip"}:
+        return None
+    try:
+        found = zlib.decompressobj(31).decompress(data, max_bytes + 1)
+    except zlib.error:
+        return None
+    return found if len(found) <= max_bytes else None
+
+
+def _framing(body: Body) -> frozenset[bytes]:
+    # Host names the upstream; the length of a replaced body is not the client's.
+    return frozenset({b"host", b"content-length"}) if isinstance(body, bytes) else frozenset({b"host"})
+
+
+def _for_aiohttp(headers: Headers) -> CIMultiDict[str]:
+    return CIMultiDict((name.decode("latin-1"), _text(value)) for name, value in headers)
+
+
+def _text(value: bytes) -> str:
+    # aiohttp writes UTF-8, so UTF-8 comes out as it came in; older Latin-1 keeps its meaning.
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
+def _ascii(target: bytes) -> str:
+    return "".join(chr(byte) if 0x20 < byte < 0x7F and byte != 0x23 else f"%{byte:02X}" for byte in target)
+
+
+def _tls(ca_file: Path | None, verify: bool) -> ssl.SSLContext | bool:
+    if not verify:
+        return False
+    return ssl.create_default_context(cafile=str(ca_file)) if ca_file else True
