@@ -26,10 +26,12 @@ def packages_in(home: Path, name: str) -> set[str]:
     return {".".join((name, *folder.parts)) for folder in folders}
 
 
-def modules_in(folder: Path) -> set[str]:
-    """Paths of the Python files and type markers below a folder."""
+def files_in(folder: Path) -> set[str]:
+    """Paths of all files below a folder, Python and data alike, without what running them leaves behind."""
     return {
-        str(path.relative_to(folder)) for path in folder.rglob("*") if path.suffix == ".py" or path.name == "py.typed"
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
     }
 
 
@@ -41,9 +43,9 @@ def test_every_room_is_listed() -> None:
 
 @pytest.mark.parametrize("package", HOMES)
 def test_installed_package_is_the_tree(package: str) -> None:
-    """The installed package holds every module of the tree and no other: no tests, nothing stale."""
+    """The installed package holds every file of the tree and no other: no tests, nothing stale, no data left out."""
     installed = Path(str(importlib.import_module(package).__file__)).parent
-    assert modules_in(installed) == modules_in(HOMES[package])
+    assert files_in(installed) == files_in(HOMES[package])
 
 
 def test_installed_mappings_are_the_tree() -> None:
