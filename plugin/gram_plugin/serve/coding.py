@@ -1,0 +1,202 @@
+"""Coding: products → rendered texts → codes → the `gram` objects of their documents.
+
+The sidecar and `gram ingest` share it, so a product gets the same codes on either way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from gram_plugin.contract.codes import MAX_CODES, Role, ScoredCode
+from gram_plugin.contract.text import Rendering, render_product, source_hash
+from gram_plugin.errors import GramError, OverloadError
+from gram_plugin.search.document import gram_object, pending_object
+from gram_plugin.serve.batching import Batcher
+
+_log = logging.getLogger(__name__)
+
+
+class Reason(StrEnum):
+    """Why a document went in without codes; the value stands in headers, metrics and logs."""
+
+    TIMEOUT = "timeout"
+    OVERLOAD = "overload"
+    MODEL = "model-error"
+    UNREADABLE = "unreadable"
+    NO_MODEL = "no-model"
+    UPDATE = "partial-update"
+    NO_MAPPING = "no-mapping"
+    UNKNOWN_MAPPING = "unknown-mapping"
+    MALFORMED = "malformed-body"
+    CONTENT_TYPE = "content-type"
+
+
+@dataclass(frozen=True)
+class CodingRules:
+    """What is written of the codes that a model gives.
+
+    Args:
+        rendering: the fields that are read, from the bundle's manifest.
+        min_probability: least P(code given product) that is stored, 0 to 1.
+        max_codes: most codes per document.
+        cache_entries: most texts whose codes are remembered; 0 switches the cache off.
+        concurrency: most texts that wait for the model at once, over all callers.
+    """
+
+    rendering: Rendering
+    min_probability: float = 0.02
+    max_codes: int = MAX_CODES
+    cache_entries: int = 50_000
+    concurrency: int = 128
+
+
+@dataclass(frozen=True)
+class Coded:
+    """The `gram` object of one document; `reason` says why it has no codes, None where it was coded."""
+
+    gram: Mapping[str, Any]
+    reason: Reason | None = None
+
+
+@dataclass(frozen=True)
+class _Text:
+    """A rendered product and the hash that stands for its text and its model."""
+
+    rendered: str
+    hash: str
+
+
+Codes = tuple[ScoredCode, ...]
+
+
+class CodeCache:
+    """Remembers the codes of the texts used last, by source hash."""
+
+    def __init__(self, entries: int) -> None:
+        self._entries = entries
+        self._codes: OrderedDict[str, Codes] = OrderedDict()
+
+    def get(self, key: str) -> Codes | None:
+        """The codes of a text, which count as used now."""
+        codes = self._codes.get(key)
+        if codes is not None:
+            self._codes.move_to_end(key)
+        return codes
+
+    def put(self, key: str, codes: Codes) -> None:
+        """Remembers a text's codes and forgets the text that went unused longest."""
+        self._codes[key] = codes
+        self._codes.move_to_end(key)
+        while len(self._codes) > self._entries:
+            self._codes.popitem(last=False)
+
+    def __len__(self) -> int:
+        return len(self._codes)
+
+
+def utc_now() -> datetime:
+    """The time that `gram.at` gets."""
+    return datetime.now(UTC)
+
+
+class Coder:
+    """Codes products through a batcher; never raises for one product, marks it pending instead.
+
+    Args:
+        batcher: the running batcher of the model.
+        rules: what is rendered and what is kept.
+        clock: gives the time for `gram.at`.
+    """
+
+    def __init__(self, batcher: Batcher, rules: CodingRules, *, clock: Callable[[], datetime] = utc_now) -> None:
+        self._batcher = batcher
+        self._rules = rules
+        self._clock = clock
+        self._cache = CodeCache(rules.cache_entries)
+        self._places = asyncio.Semaphore(rules.concurrency)
+
+    @property
+    def rendering(self) -> Rendering:
+        """The fields that are read."""
+        return self._rules.rendering
+
+    def pending(self) -> Mapping[str, Any]:
+        """The `gram` object of a document that a backfill has to code."""
+        return pending_object(self._clock())
+
+    async def code_products(
+        self, sources: Sequence[Mapping[str, Any]], *, timeout_s: float | None = None
+    ) -> list[Coded]:
+        """One `gram` object per product, in order; equal texts ask the model once, known texts never.
+
+        Args:
+            sources: the documents.
+            timeout_s: after it, products whose codes are not there yet become pending.
+        """
+        texts = await asyncio.to_thread(self._render, sources)
+        known = {text.hash: codes for text in texts if text and (codes := self._cache.get(text.hash)) is not None}
+        missing = {text.hash: text for text in texts if text and text.hash not in known}
+        answers: dict[str, Codes | Reason] = {**known, **await self._ask(missing, timeout_s)}
+        return [self._coded(text, answers) for text in texts]
+
+    def _render(self, sources: Sequence[Mapping[str, Any]]) -> list[_Text | None]:
+        return [self._text_of(source) for source in sources]
+
+    def _text_of(self, source: Mapping[str, Any]) -> _Text | None:
+        try:
+            rendered = render_product(source, self._rules.rendering)
+        except (ValueError, RecursionError) as error:
+            _log.warning("a product cannot be rendered: %r", error)
+            return None
+        return _Text(rendered, source_hash(rendered, self._batcher.generation))
+
+    async def _ask(self, missing: Mapping[str, _Text], timeout_s: float | None) -> dict[str, Codes | Reason]:
+        """Codes, or the reason why there are none, by source hash."""
+        # One large bulk takes at most a share of the places, so that a single document gets one beside it.
+        share = asyncio.Semaphore(max(1, self._rules.concurrency // 4))
+        tasks = {key: asyncio.create_task(self._codes_of(text, share)) for key, text in missing.items()}
+        if not tasks:
+            return {}
+        try:
+            _, late = await asyncio.wait(tasks.values(), timeout=timeout_s)
+        finally:
+            for task in tasks.values():
+                task.cancel()  # a finished task does not mind
+        await asyncio.gather(*late, return_exceptions=True)
+        return {key: Reason.TIMEOUT if task.cancelled() else task.result() for key, task in tasks.items()}
+
+    async def _codes_of(self, text: _Text, share: asyncio.Semaphore) -> Codes | Reason:
+        if not text.rendered:
+            return ()  # nothing to read is an answer: no codes, and nothing to do again
+        try:
+            async with share, self._places:
+                scored = await self._batcher.codes(text.rendered, Role.PRODUCT)
+        except OverloadError:
+            return Reason.OVERLOAD
+        except GramError:
+            return Reason.MODEL
+        codes = select_codes(scored, self._rules)
+        self._cache.put(text.hash, codes)
+        return codes
+
+    def _coded(self, text: _Text | None, answers: Mapping[str, Codes | Reason]) -> Coded:
+        if text is None:
+            return Coded(self.pending(), Reason.UNREADABLE)
+        answer = answers[text.hash]
+        if isinstance(answer, Reason):
+            return Coded(self.pending(), answer)
+        return Coded(gram_object(answer, self._batcher.generation, text.hash, self._clock()))
+
+
+def select_codes(scored: Sequence[ScoredCode], rules: CodingRules) -> Codes:
+    """The codes that are stored: likely enough, the likeliest first, each once, at most `max_codes`."""
+    likely = {item.code: item for item in reversed(scored) if item.probability >= max(rules.min_probability, 1e-6)}
+    ranked = sorted(likely.values(), key=lambda item: (-item.probability, item.code.text))
+    return tuple(ranked[: rules.max_codes])

@@ -1,0 +1,134 @@
+"""Which indices have the `gram` fields, asked of OpenSearch with the caller's own credentials and remembered.
+
+Writing `gram` into an index without them would let dynamic mapping make one field for each code.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+from urllib.parse import quote
+
+from gram_plugin.errors import SearchError
+from gram_plugin.serve.http import Headers, Upstream, UpstreamAnswer
+
+_log = logging.getLogger(__name__)
+
+_WEIGHTED = {"codes": "keyword", "weights": "rank_features", "model": "keyword", "source": "keyword", "at": "date"}
+_PLAIN = {name: kind for name, kind in _WEIGHTED.items() if name != "weights"}
+_BODY_HEADERS = frozenset({b"content-length", b"content-type", b"content-encoding", b"accept", b"accept-encoding"})
+_MAX_INDICES = 1024
+
+
+class GramFields(StrEnum):
+    """What an index can take of a `gram` object."""
+
+    WEIGHTED = "weighted"
+    PLAIN = "plain"  # made for a server without the field type rank_features: no weights
+    NONE = "none"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    fields: GramFields
+    until: float
+
+
+class FieldCheck:
+    """Answers from memory for `max_age_s`, or for `max_age_s / 10` where the fields were missing.
+
+    Args:
+        upstream: OpenSearch.
+        max_age_s: age in seconds at which an index is asked again.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, upstream: Upstream, *, max_age_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._upstream = upstream
+        self._max_age_s = max_age_s
+        self._clock = clock
+        self._seen: dict[str, _Seen] = {}
+
+    def forget(self) -> None:
+        """Asks again for every index; called when indices, aliases or templates may have changed."""
+        self._seen.clear()
+
+    async def of(self, index: str, headers: Headers) -> GramFields:
+        """What the index, alias or index-to-be of that name can take.
+
+        Args:
+            index: the name that the client wrote to.
+            headers: the client's own; its credentials ask.
+        """
+        seen = self._seen.get(index)
+        if seen and self._clock() < seen.until:
+            return seen.fields
+        found = await self._ask(index, headers)
+        if found is GramFields.NONE:
+            _log.warning("index %r has no gram fields, documents go in without codes — run `gram mapping apply`", index)
+        self._remember(index, found)
+        return found
+
+    def _remember(self, index: str, found: GramFields) -> None:
+        if found is GramFields.UNKNOWN:  # the next caller may have the right to ask
+            return
+        while len(self._seen) >= _MAX_INDICES:
+            del self._seen[next(iter(self._seen))]
+        age_s = self._max_age_s if found is not GramFields.NONE else self._max_age_s / 10
+        self._seen[index] = _Seen(found, self._clock() + age_s)
+
+    async def _ask(self, index: str, headers: Headers) -> GramFields:
+        own = [pair for pair in headers if pair[0].lower() not in _BODY_HEADERS]
+        name = quote(index, safe="")
+        try:
+            mapping = await self._upstream.send("GET", f"/{name}/_mapping", "", own, None)
+            if mapping.status == 404:
+                simulated = await self._upstream.send("POST", f"/_index_template/_simulate_index/{name}", "", own, None)
+                return _read(index, simulated, _of_template)
+            if mapping.status == 200 and len(json.loads(mapping.body)) > 1:
+                alias = await self._upstream.send("GET", f"/_alias/{name}", "", own, None)
+                writing = _write_indices(json.loads(alias.body), index) if alias.status == 200 else set()
+                return _read(index, mapping, lambda document: _of_indices(document, writing))
+            return _read(index, mapping, lambda document: _of_indices(document, set()))
+        except (SearchError, ValueError) as error:
+            _log.warning("the mapping of %r cannot be read: %s", index, error)
+            return GramFields.UNKNOWN
+
+
+def fields_of(mappings: Mapping[str, Any]) -> GramFields:
+    """What an index with these `mappings` can take."""
+    gram = mappings.get("properties", {}).get("gram", {})
+    found = {name: field.get("type") for name, field in gram.get("properties", {}).items()}
+    if _WEIGHTED.items() <= found.items():
+        return GramFields.WEIGHTED
+    return GramFields.PLAIN if _PLAIN.items() <= found.items() else GramFields.NONE
+
+
+def _read(index: str, answer: UpstreamAnswer, of: Callable[[Any], GramFields]) -> GramFields:
+    if answer.status == 200:
+        return of(json.loads(answer.body))
+    _log.warning("the mapping of %r cannot be read: OpenSearch answered %d", index, answer.status)
+    return GramFields.UNKNOWN
+
+
+def _of_template(document: Mapping[str, Any]) -> GramFields:
+    return fields_of(document.get("template", {}).get("mappings", {}))
+
+
+def _of_indices(document: Mapping[str, Any], writing: set[str]) -> GramFields:
+    """What every index behind a name can take, or the write index alone where there is one."""
+    behind = [found["mappings"] for name, found in document.items() if not writing or name in writing]
+    kinds = {fields_of(mappings) for mappings in behind}
+    if kinds == {GramFields.WEIGHTED}:
+        return GramFields.WEIGHTED
+    return GramFields.PLAIN if kinds and GramFields.NONE not in kinds else GramFields.NONE
+
+
+def _write_indices(document: Mapping[str, Any], alias: str) -> set[str]:
+    return {name for name, found in document.items() if found.get("aliases", {}).get(alias, {}).get("is_write_index")}
