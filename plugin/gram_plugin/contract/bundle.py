@@ -63,6 +63,7 @@ class Tokens:
     An attribute is one token: the codebook's attributes in order of `Attribute.sort_key` have the
     ids `first_attribute`, `first_attribute + 1`, ... (see `attributes_of`). They are no tokens of
     the text tokenizer, so no text can spell one. A code is its attributes' tokens, then `eos`.
+    The most tokens of a role count its prompt and `eos` in.
     """
 
     pad: int
@@ -73,10 +74,20 @@ class Tokens:
     max_query_tokens: int
     max_product_tokens: int
 
+    def framed(self, text: Sequence[int], role: Role) -> list[int]:
+        """Encoder input of a tokenised text: prompt, text, `eos`; the text is cut so that all fits the role's most."""
+        most = self.max_query_tokens if role is Role.QUERY else self.max_product_tokens
+        prompt = self.prompts[role.value]
+        return [*prompt, *text[: most - len(prompt) - 1], self.eos]
+
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything that serving must know before it opens a graph."""
+    """Everything that serving must know before it opens a graph.
+
+    `precision` is `fp32`, or `int8`: there the activations of one run share their scale, so texts
+    are decoded one by one and an answer never depends on what else is asked at the time.
+    """
 
     generation: str
     architecture: str
@@ -89,6 +100,7 @@ class Manifest:
     data_source: str
     data_licence: str
     figures: Mapping[str, Any] = field(default_factory=dict)
+    precision: str = "fp32"
     format_version: int = FORMAT_VERSION
     text_version: int = TEXT_VERSION
 

@@ -1,0 +1,146 @@
+"""The generator that serves a bundle: text in, ranked codes with calibrated probabilities out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from gram_plugin.contract.bundle import (
+    TOKENIZER,
+    Bundle,
+    CodebookEntry,
+    Manifest,
+    attributes_of,
+    open_bundle,
+)
+from gram_plugin.contract.codes import MAX_CODES, Role, ScoredCode
+from gram_plugin.contract.text import MAX_QUERY_CHARS
+from gram_plugin.decode.beam import Ranking, search
+from gram_plugin.decode.session import Batch, Seq2SeqSession
+from gram_plugin.decode.trie import Trie, trie_of
+from gram_plugin.errors import BundleError, DecodeError
+
+_REMAKE = "make the bundle again with `gram export`"
+
+
+@dataclass(frozen=True)
+class OnnxGenerator:
+    """A `contract.codes.Generator` over onnxruntime; safe for one call at a time."""
+
+    bundle: Bundle
+    tokenizer: Tokenizer
+    session: Seq2SeqSession
+    trie: Trie
+    beam_width: int
+
+    @classmethod
+    def open(cls, bundle_path: Path, *, threads: int = 1, beam_width: int = MAX_CODES) -> OnnxGenerator:
+        """Opens a bundle and checks all of it before the first text.
+
+        Raises:
+            BundleError: the bundle is incomplete, damaged, of another version, or contradicts itself.
+        """
+        bundle = open_bundle(bundle_path)
+        tokenizer = _open_tokenizer(bundle.file(TOKENIZER))
+        session = Seq2SeqSession.open(bundle, threads=threads)
+        _check_vocabulary(bundle, tokenizer, session.vocabulary)
+        return cls(bundle, tokenizer, session, trie_of(bundle.codebook, bundle.manifest.tokens), beam_width)
+
+    @property
+    def generation(self) -> str:
+        """The model generation, such as `g3`."""
+        return self.manifest.generation
+
+    @property
+    def manifest(self) -> Manifest:
+        """The bundle's manifest."""
+        return self.bundle.manifest
+
+    @property
+    def codebook(self) -> tuple[CodebookEntry, ...]:
+        """The bundle's codebook; `Ranking.code` counts in it."""
+        return self.bundle.codebook
+
+    def generate(self, texts: Sequence[str], role: Role, limit: int = MAX_CODES) -> list[list[ScoredCode]]:
+        """Writes at most `limit` codes for each rendered text, best first; none for a text without words.
+
+        Raises:
+            DecodeError: the model failed; no partial answer is given.
+        """
+        return [self._scored(ranking, role) for ranking in self.rank(texts, role, limit)]
+
+    def rank(self, texts: Sequence[str], role: Role, limit: int = MAX_CODES) -> list[Ranking]:
+        """Like `generate`, but with the model's own log-probabilities, before calibration.
+
+        Raises:
+            DecodeError: the model failed, or `limit` is below 1.
+        """
+        if limit < 1:
+            raise DecodeError(f"limit must be at least 1, found {limit}")
+        ids = [self._tokens(text, role) for text in texts]
+        rankings = [Ranking.empty() for _ in texts]
+        asked = [place for place, found in enumerate(ids) if found]
+        for group in self._groups(asked):
+            batch = Batch.of([self.manifest.tokens.framed(ids[place], role) for place in group], self._pad)
+            for place, ranking in zip(group, self._search(batch, limit), strict=True):
+                rankings[place] = ranking
+        return rankings
+
+    @property
+    def _pad(self) -> int:
+        return self.manifest.tokens.pad
+
+    def _groups(self, places: Sequence[int]) -> list[Sequence[int]]:
+        """Which texts run together; by themselves where they would change each other's numbers."""
+        if self.manifest.precision == "fp32":
+            return [places] if places else []
+        return [[place] for place in places]
+
+    def _search(self, batch: Batch, limit: int) -> list[Ranking]:
+        steps = self.session.read(batch, start=self.manifest.tokens.decoder_start)
+        width = max(self.beam_width, limit)
+        return search(self.trie, steps, len(batch.ids), width=width, limit=limit)
+
+    def _tokens(self, text: str, role: Role) -> list[int]:
+        most = MAX_QUERY_CHARS if role is Role.QUERY else self.manifest.rendering.max_chars
+        readable = text[:most].strip().encode("utf-8", "replace").decode("utf-8")
+        found: list[int] = self.tokenizer.encode(readable, add_special_tokens=False).ids
+        return found
+
+    def _scored(self, ranking: Ranking, role: Role) -> list[ScoredCode]:
+        probabilities = self.bundle.calibration[role].at(ranking.log_probability)
+        entries = (self.codebook[index] for index in ranking.code)
+        return [ScoredCode(entry.code, float(p)) for entry, p in zip(entries, probabilities, strict=True)]
+
+
+def _open_tokenizer(path: Path) -> Tokenizer:
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises bare Exception
+        raise BundleError(f"{path} is no tokenizer: {error}", next_step=_REMAKE) from error
+    tokenizer.encode_special_tokens = True  # a text that spells a special token must not become one
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+def _check_vocabulary(bundle: Bundle, tokenizer: Tokenizer, vocabulary: int) -> None:
+    """Text, attributes and logits must share one numbering; each role needs a prompt."""
+    tokens = bundle.manifest.tokens
+    end = tokens.first_attribute + len(attributes_of(bundle.codebook))
+    if tokenizer.get_vocab_size() > tokens.first_attribute:
+        _contradiction(bundle, f"{tokenizer.get_vocab_size()} text tokens, attributes from {tokens.first_attribute}")
+    if end > vocabulary:
+        _contradiction(bundle, f"attributes up to token {end - 1}, logits for {vocabulary}")
+    missing = [role.value for role in Role if role.value not in tokens.prompts]
+    if missing:
+        _contradiction(bundle, f"no prompt for role {', '.join(missing)}")
+    if bundle.manifest.precision not in ("fp32", "int8"):
+        _contradiction(bundle, f"precision {bundle.manifest.precision!r}, this version runs fp32 and int8")
+
+
+def _contradiction(bundle: Bundle, finding: str) -> None:
+    raise BundleError(f"{bundle.path}: the parts do not fit together: {finding}", next_step=_REMAKE)
