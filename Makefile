@@ -10,7 +10,7 @@ stage := @.ci/stage
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint types unit exporter integration readme wheel bench clean
+.PHONY: help install demo test lint types unit exporter integration readme docs wheel bench clean
 
 help: ## Says what can be made.
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,8 +29,12 @@ lint: wheel ## ruff, formatting, import arrows.
 	$(stage) "ruff format" $(base)/ruff format --check .
 	$(stage) "import arrows" env PYTHONPATH=plugin:exporter $(base)/lint-imports
 
-types: install ## mypy, strict.
+types: install ## mypy, strict; docs/cli.md is what the program says.
 	$(stage) "mypy" $(full)/mypy
+	$(stage) "docs/cli.md" sh -c '$(full)/python -P .ci/cli_page.py | diff docs/cli.md - || { echo "run: make docs"; exit 1; }'
+
+docs: install ## Writes docs/cli.md anew.
+	$(full)/python -P .ci/cli_page.py > docs/cli.md
 
 unit: lint ## plugin/tests on the built wheel, with the base install alone.
 	$(stage) "base install" $(base)/python -P .ci/base_install.py

@@ -46,7 +46,7 @@ def test_every_module_imports_without_the_workshop() -> None:
     """Every module of gram_plugin imports in a process where nothing of the workshop can be imported."""
     code = IMPORT_WITHOUT.format(blocked=WORKSHOP_ONLY, modules=MODULES)
     result = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
-    assert (result.returncode, result.stderr) == (0, "")
+    assert (result.returncode, result.stderr) == (0, ""), result.stderr
 
 
 def test_arrows_hold(copy: Path) -> None:
