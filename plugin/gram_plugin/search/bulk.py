@@ -1,0 +1,155 @@
+r"""Reading and writing `_bulk` bodies: NDJSON whose lines stay the client's own bytes.
+
+Framing follows OpenSearch: lines end in `\n` (a `\r` before it is white space), the last one too; empty lines where
+an action is expected are skipped; `delete` has no source line. A line that breaks the framing refuses the request, as
+OpenSearch would. A *source* that is no JSON object does not: OpenSearch answers it as a failed item among others, so
+it is passed on as it came.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from gram_plugin.errors import RequestError
+
+ACTIONS = ("create", "delete", "index", "update")
+
+
+@dataclass(frozen=True)
+class BulkItem:
+    r"""One action of a bulk request.
+
+    Attributes:
+        action: `index`, `create`, `update` or `delete`.
+        metadata: what the action line says, such as `_index` and `_id`.
+        source: the document, or the body of an update; None for `delete` and where the line is no JSON object.
+        line: number of the action line, from 1.
+        raw_action: the action line as sent, without its `\n`.
+        raw_source: the source line as sent, without its `\n`; None for `delete`.
+    """
+
+    action: str
+    metadata: Mapping[str, Any]
+    source: dict[str, Any] | None
+    line: int
+    raw_action: bytes
+    raw_source: bytes | None
+
+    def with_source(self, source: Mapping[str, Any]) -> BulkItem:
+        """The same action with another source line; the action line stays as it was sent."""
+        return replace(self, source=dict(source), raw_source=_json_bytes(source))
+
+    def with_field(self, name: str, value: Any) -> BulkItem:
+        """The same action with one field of its document set.
+
+        The field is spliced in before the closing brace, so all else stays as sent, byte for byte: numbers that a float
+        cannot hold, escapes, order. Only a document that has the field already is written anew.
+
+        Raises:
+            ValueError: the item has no document to change.
+        """
+        if self.source is None or self.raw_source is None:
+            raise ValueError(f"line {self.line}: {self.action} has no document")
+        taken = {key for key in self.source if key == name or key.startswith(f"{name}.")}
+        if taken:
+            return self.with_source({**{k: v for k, v in self.source.items() if k not in taken}, name: value})
+        body = self.raw_source.rstrip()
+        start, comma = body[:-1].rstrip(), b"," if self.source else b""
+        spliced = start + comma + _json_bytes({name: value})[1:]
+        return replace(self, source={**self.source, name: value}, raw_source=spliced)
+
+
+@dataclass(frozen=True)
+class _Line:
+    number: int
+    content: bytes
+
+
+def parse_bulk(body: bytes) -> list[BulkItem]:
+    """Splits a bulk body into its actions, in order.
+
+    Raises:
+        RequestError: the body is empty or does not end in a newline, an action line is malformed, or a source line is
+            missing; the message has the number of the line.
+    """
+    if body.strip() and not body.endswith(b"\n"):
+        last_line = body.count(b"\n") + 1
+        raise RequestError(
+            f"line {last_line}: the bulk body must end with a newline",
+            next_step="add \\n after the last line",
+        )
+    items = list(_items(_Line(number, text) for number, text in enumerate(body.split(b"\n")[:-1], start=1)))
+    if not items:
+        raise RequestError("the bulk body holds no action", next_step="send at least one action line")
+    return items
+
+
+def render_bulk(items: Iterable[BulkItem]) -> bytes:
+    """A bulk body of these items; for items as parsed it equals what was parsed, but for skipped empty lines."""
+    return b"".join(line + b"\n" for item in items for line in (item.raw_action, item.raw_source) if line is not None)
+
+
+def _items(lines: Iterator[_Line]) -> Iterator[BulkItem]:
+    for line in lines:
+        if not line.content.strip():
+            continue
+        action, metadata = _action_of(line)
+        raw_source = None if action == "delete" else _source_line(lines, line, action)
+        source = None if raw_source is None else _object_or_none(raw_source)
+        yield BulkItem(action, metadata, source, line.number, line.content, raw_source)
+
+
+def _action_of(line: _Line) -> tuple[str, Mapping[str, Any]]:
+    try:
+        parsed = json.loads(line.content, object_pairs_hook=_without_duplicates)
+    except (ValueError, RecursionError) as error:
+        raise _malformed(line, f"is no JSON: {error}") from error
+    if not isinstance(parsed, dict) or len(parsed) != 1:
+        raise _malformed(line, "must be an object with exactly one action")
+    ((action, metadata),) = parsed.items()
+    if action not in ACTIONS:
+        raise _malformed(line, f"has the unknown action {action[:40]!r}")
+    if not isinstance(metadata, dict):
+        raise _malformed(line, f"must have an object after {action!r}")
+    return action, metadata
+
+
+def _source_line(lines: Iterator[_Line], action_line: _Line, action: str) -> bytes:
+    line = next(lines, None)
+    if line is None:
+        raise _malformed(action_line, f"is the last one, but {action!r} needs a source line after it")
+    return line.content
+
+
+def _object_or_none(raw: bytes) -> dict[str, Any] | None:
+    try:
+        parsed = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    return parsed if isinstance(parsed, dict) else None
+
+
+def _without_duplicates(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """OpenSearch refuses duplicate keys; taking the last would act on another document than it does."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key occurs twice")
+    return found
+
+
+def _malformed(line: _Line, finding: str) -> RequestError:
+    return RequestError(
+        f"line {line.number} of the bulk body {finding}; found {line.content[:80]!r}",
+        next_step='expected an action line such as {"index": {"_id": "1"}}',
+    )
+
+
+def _json_bytes(document: Mapping[str, Any]) -> bytes:
+    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    try:
+        return text.encode()
+    except UnicodeEncodeError:  # a lone surrogate can only travel as an escape
+        return json.dumps(document, separators=(",", ":")).encode()

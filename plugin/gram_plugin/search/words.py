@@ -1,0 +1,183 @@
+"""The words in a customer's query: where a search body holds its text, and what it demands besides.
+
+OpenSearch has many ways to say the same; what is not listed here is not understood, and then left alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Body = dict[str, Any]
+
+MAX_DEPTH = 50
+"""Deeper queries are not understood; OpenSearch's own limit is 30 levels of bool."""
+
+_FIELD_QUERIES = frozenset({"match", "match_phrase", "match_phrase_prefix", "match_bool_prefix"})
+_TEXT_QUERIES = frozenset({"multi_match", "combined_fields"})
+_SYNTAX_QUERIES = frozenset({"query_string", "simple_query_string"})
+_WRAPPERS: Mapping[str, str] = {
+    "function_score": "query",
+    "script_score": "query",
+    "boosting": "positive",
+    "constant_score": "filter",
+    "nested": "query",
+}
+"""Compound queries with one scoring part, and the key that holds it."""
+
+_NEGATED = re.compile(r'(?:(?<!\S)[-!]|\bNOT\s+)(?:"[^"]*"|\([^)]*\)|\S+)')
+_FIELD_PREFIX = re.compile(r"(?<![\\\w])[\w.*]+:(?=\S)")
+_OPERATORS = re.compile(r'\b(?:AND|OR|NOT)\b|&&|\|\||(?<!\S)[+-]|[~^][0-9.]*|["()|*?\\]')
+_MATCH_ALL: Body = {"match_all": {}}
+
+
+def find_query_text(body: Mapping[str, Any]) -> str | None:
+    """The text that a shopper typed, as far as the body tells it; None when that is not clear.
+
+    Reads `match`, `match_phrase`, `match_phrase_prefix`, `match_bool_prefix`, `multi_match`, `combined_fields`,
+    `query_string` and `simple_query_string`, alone or inside `bool` (its `must`, or else its `should`; never `filter`
+    or `must_not`), `dis_max`, `function_score`, `script_score`, `boosting`, `constant_score` and `nested`. Two
+    different texts at one level are not clear.
+    """
+    texts = _texts(body.get("query"), MAX_DEPTH)
+    distinct = {" ".join(text.casefold().split()): text for text in reversed(texts)}
+    return next(iter(distinct.values())) if len(distinct) == 1 else None
+
+
+def demands(query: Any, text: str | None) -> list[Body]:
+    """What a lexical query demands of a hit besides the words of `text`, as filters that bind other ways to match.
+
+    The idea: replace every part that only looks for words of `text` by `match_all` and keep the rest. So `filter`,
+    `must_not` and any `must` that is about something else stay, in every wrapper; an optional `should` demands nothing.
+    Empty when the query is nothing but words. A query that holds none of the words binds as a whole.
+    """
+    relaxed = _relaxed(query, frozenset(_words(text or "")), MAX_DEPTH)
+    return [] if relaxed is None else [relaxed]
+
+
+def _texts(query: Any, depth: int) -> list[str]:
+    if depth == 0 or not isinstance(query, Mapping) or len(query) != 1:
+        return []
+    ((kind, inner),) = query.items()
+    if kind == "bool" and isinstance(inner, Mapping):
+        return _all_texts(inner.get("must"), depth) or _all_texts(inner.get("should"), depth)
+    if kind == "dis_max" and isinstance(inner, Mapping):
+        return _all_texts(inner.get("queries"), depth)
+    if kind in _WRAPPERS and isinstance(inner, Mapping):
+        return _texts(inner.get(_WRAPPERS[kind]), depth - 1)
+    text = _leaf_text(kind, inner)
+    return [text] if text else []
+
+
+def _all_texts(queries: Any, depth: int) -> list[str]:
+    return [text for query in _as_list(queries) for text in _texts(query, depth - 1)]
+
+
+def _leaf_text(kind: str, inner: Any) -> str | None:
+    """The stripped text of a full-text leaf; None for every other query and for a text of no words."""
+    if not isinstance(inner, Mapping):
+        return None
+    if kind in _FIELD_QUERIES and len(inner) == 1:
+        (value,) = inner.values()
+        return _plain(value.get("query") if isinstance(value, Mapping) else value)
+    if kind in _TEXT_QUERIES:
+        return _plain(inner.get("query"))
+    return _without_syntax(_plain(inner.get("query"))) if kind in _SYNTAX_QUERIES else None
+
+
+def _plain(value: Any) -> str | None:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    return str(value).strip() or None
+
+
+def _without_syntax(text: str | None) -> str | None:
+    """The words of a query_string: operators and what they negate removed; None if it names fields or ranges."""
+    if text is None or _FIELD_PREFIX.search(text) or re.search(r"[\[{].*\bTO\b.*[\]}]|/.+/", text):
+        return None
+    return " ".join(_OPERATORS.sub(" ", _NEGATED.sub(" ", text)).split()) or None
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.casefold())
+
+
+def _relaxed(query: Any, words: frozenset[str], depth: int) -> Body | None:
+    """The query with its words replaced by match_all; None stands for match_all."""
+    if depth == 0 or not isinstance(query, Mapping) or len(query) != 1:
+        return _whole(query)
+    ((kind, inner),) = query.items()
+    if kind == "match_all":
+        return None
+    text = _leaf_text(kind, inner)
+    if text and set(_words(text)) <= words:
+        return None
+    if kind == "bool" and isinstance(inner, Mapping):
+        return _relaxed_bool(inner, words, depth)
+    if kind == "dis_max" and isinstance(inner, Mapping):
+        return _any_of(_each_relaxed(inner.get("queries"), words, depth), 1)
+    if kind in _WRAPPERS and isinstance(inner, Mapping):
+        return _relaxed_wrapper(kind, inner, words, depth)
+    return _whole(query)
+
+
+def _relaxed_wrapper(kind: str, inner: Mapping[str, Any], words: frozenset[str], depth: int) -> Body | None:
+    part = _relaxed(inner.get(_WRAPPERS[kind], _MATCH_ALL), words, depth - 1)
+    if kind != "nested" or part is None:
+        return part
+    return {"nested": {**{key: inner[key] for key in ("path", "ignore_unmapped") if key in inner}, "query": part}}
+
+
+def _relaxed_bool(inner: Mapping[str, Any], words: frozenset[str], depth: int) -> Body | None:
+    """All of `filter` and `must_not` as they are, `must` relaxed, and `should` where one of it is needed."""
+    filters = [_bare(query) for query in _as_list(inner.get("filter"))]
+    filters += [query for query in _each_relaxed(inner.get("must"), words, depth) if query is not None]
+    needed = inner.get("minimum_should_match", 0)
+    if needed in (0, "0", "0%") and not (_as_list(inner.get("must")) or _as_list(inner.get("filter"))):
+        needed = 1  # Lucene wants at least one of a bool that has nothing else
+    if _as_list(inner.get("should")) and needed not in (0, "0", "0%"):
+        some = _any_of(_each_relaxed(inner["should"], words, depth), needed)
+        filters += [] if some is None else [some]
+    excluded = [_bare(query) for query in _as_list(inner.get("must_not"))]
+    if not excluded:
+        return _all_of(filters)
+    return {"bool": {**({"filter": filters} if filters else {}), "must_not": excluded}}
+
+
+def _each_relaxed(queries: Any, words: frozenset[str], depth: int) -> list[Body | None]:
+    return [_relaxed(query, words, depth - 1) for query in _as_list(queries)]
+
+
+def _all_of(filters: Sequence[Body]) -> Body | None:
+    if len(filters) <= 1:
+        return filters[0] if filters else None
+    return {"bool": {"filter": list(filters)}}
+
+
+def _any_of(queries: Sequence[Body | None], needed: Any) -> Body | None:
+    """At least `needed` of the queries; None if match_all alone satisfies that."""
+    free = sum(query is None for query in queries)
+    if free == len(queries) or (free and needed in (1, "1")):
+        return None
+    return {"bool": {"should": [query or _MATCH_ALL for query in queries], "minimum_should_match": needed}}
+
+
+def _whole(query: Any) -> Body:
+    demanded: Body = _bare(query)
+    return demanded
+
+
+def _bare(query: Any, depth: int = 2 * MAX_DEPTH) -> Any:
+    """A copy without `_name` and `inner_hits`: the original keeps them, and OpenSearch refuses some of them twice."""
+    if depth == 0:
+        return query
+    if isinstance(query, Mapping):
+        return {key: _bare(value, depth - 1) for key, value in query.items() if key not in ("_name", "inner_hits")}
+    return [_bare(item, depth - 1) for item in query] if isinstance(query, list) else query
+
+
+def _as_list(queries: Any) -> list[Any]:
+    if queries is None:
+        return []
+    return queries if isinstance(queries, list) else [queries]
