@@ -14,6 +14,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from gram_plugin.errors import ExtraMissingError, GramError
+from gram_plugin.search import verbs as search_verbs
 
 DISTRIBUTION = "gram-opensearch"
 COMMANDS_GROUP = "gram.commands"
@@ -90,7 +91,7 @@ def report(error: GramError, console: Console) -> None:
 
 
 def _register_rooms(app: typer.Typer) -> None:
-    pass
+    search_verbs.register(app)
 
 
 def _register_placeholders(app: typer.Typer, missing: Sequence[str]) -> None:

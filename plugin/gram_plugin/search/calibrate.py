@@ -21,15 +21,16 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from statistics import median
-from typing import Any
-
-from opensearchpy import OpenSearch
+from typing import TYPE_CHECKING, Any
 
 from gram_plugin.contract.codes import check_generation
 from gram_plugin.errors import CalibrationError
 from gram_plugin.search.client import asking
 from gram_plugin.search.document import PENDING
 from gram_plugin.search.mappings import IndexCalibration
+
+if TYPE_CHECKING:  # see client.py
+    from opensearchpy import OpenSearch
 
 PAGE_HITS = 100
 MAX_QUERIES = 500

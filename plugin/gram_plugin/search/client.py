@@ -6,13 +6,13 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
-from opensearchpy import AsyncOpenSearch, OpenSearch
-from opensearchpy import exceptions as client_errors
-
 from gram_plugin.errors import ConfigError, SearchError
+
+if TYPE_CHECKING:  # the client takes half a second to import; `gram --help` must not wait for it
+    from opensearchpy import AsyncOpenSearch, OpenSearch
 
 URL_VARIABLE = "GRAM_OPENSEARCH_URL"
 USERNAME_VARIABLE = "GRAM_OPENSEARCH_USERNAME"
@@ -87,6 +87,8 @@ def connect(
     Raises:
         ConfigError: the address or the credentials are unusable.
     """
+    from opensearchpy import OpenSearch
+
     found = address(url, username=username, password=password, ca_file=ca_file, environ=environ)
     return OpenSearch(**_client_arguments(found, timeout_s, retries))
 
@@ -102,6 +104,8 @@ def connect_async(
     environ: Mapping[str, str] = os.environ,
 ) -> AsyncOpenSearch:
     """The same as `connect` for an event loop; close it with `await client.close()`."""
+    from opensearchpy import AsyncOpenSearch
+
     found = address(url, username=username, password=password, ca_file=ca_file, environ=environ)
     return AsyncOpenSearch(**_client_arguments(found, timeout_s, retries))
 
@@ -117,6 +121,8 @@ def asking(client: OpenSearch | AsyncOpenSearch, purpose: str) -> Iterator[None]
     Raises:
         SearchError: names the address, the purpose, what OpenSearch said, and the next step.
     """
+    from opensearchpy import exceptions as client_errors
+
     try:
         yield
     except client_errors.OpenSearchException as error:
@@ -125,6 +131,8 @@ def asking(client: OpenSearch | AsyncOpenSearch, purpose: str) -> Iterator[None]
 
 def explained(error: Exception, url: str, purpose: str) -> SearchError:
     """A client error in words: what was tried, where, what came back, what to do next."""
+    from opensearchpy import exceptions as client_errors
+
     if isinstance(error, client_errors.AuthenticationException | client_errors.AuthorizationException):
         step = f"set {USERNAME_VARIABLE} and {PASSWORD_VARIABLE} to a user that may do this"
     elif isinstance(error, client_errors.SSLError):
@@ -140,6 +148,8 @@ def explained(error: Exception, url: str, purpose: str) -> SearchError:
 
 def reason_of(error: Exception) -> str:
     """What OpenSearch gave as root cause, with the status; or what the connection said. At most 500 characters."""
+    from opensearchpy import exceptions as client_errors
+
     if not isinstance(error, client_errors.TransportError):
         return str(error)[:500]
     cause = _root_cause(error.info)

@@ -8,14 +8,15 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
-
-from opensearchpy import OpenSearch
-from opensearchpy import exceptions as client_errors
+from typing import TYPE_CHECKING, Any, Literal
 
 from gram_plugin.contract.codes import check_generation
 from gram_plugin.errors import CalibrationError, CodeError, MappingError, SearchError
 from gram_plugin.search.client import asking, reason_of, url_of
+
+if TYPE_CHECKING:  # see client.py
+    from opensearchpy import OpenSearch
+    from opensearchpy import exceptions as client_errors
 
 TEMPLATE_NAME = "gram-codes"
 FIELD = "gram"
@@ -94,6 +95,8 @@ def apply_template(client: OpenSearch) -> bool:
     Raises:
         SearchError: OpenSearch could not be reached or refused it.
     """
+    from opensearchpy import exceptions as client_errors
+
     with asking(client, f"putting the component template {TEMPLATE_NAME}"):
         try:
             client.cluster.put_component_template(name=TEMPLATE_NAME, body=component_template(weighted=True))
@@ -191,6 +194,8 @@ def write_calibration(client: OpenSearch, index: str, calibration: IndexCalibrat
 
 def _mappings(client: OpenSearch, index: str) -> dict[str, Mapping[str, Any]]:
     """Mapping by concrete index; empty when there is none."""
+    from opensearchpy import exceptions as client_errors
+
     with asking(client, f"reading the mapping of {index}"):
         try:
             answer = client.indices.get_mapping(index=index)
@@ -231,6 +236,8 @@ def _wanted(*, weighted: bool) -> dict[str, Any]:
 
 def _add_fields(client: OpenSearch, name: str) -> bool:
     """Whether the index now has weights; falls back to keywords alone where the server cannot do more."""
+    from opensearchpy import exceptions as client_errors
+
     with asking(client, f"adding the fields of {TEMPLATE_NAME} to {name}"):
         try:
             client.indices.put_mapping(index=name, body={"properties": {FIELD: _wanted(weighted=True)}})
