@@ -1,6 +1,7 @@
 """Coding: products → rendered texts → codes → the `gram` objects of their documents.
 
-The sidecar and `gram ingest` share it, so a product gets the same codes on either way.
+The sidecar and `gram ingest` share it, so a product gets the same codes on either way. A product
+without any text to read is coded with no codes: that is an answer, and nothing to do again.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -19,6 +20,7 @@ from gram_plugin.contract.text import Rendering, render_product, source_hash
 from gram_plugin.errors import GramError, OverloadError
 from gram_plugin.search.document import gram_object, pending_object
 from gram_plugin.serve.batching import Batcher
+from gram_plugin.serve.breaker import Breaker
 
 _log = logging.getLogger(__name__)
 
@@ -31,6 +33,7 @@ class Reason(StrEnum):
     MODEL = "model-error"
     UNREADABLE = "unreadable"
     NO_MODEL = "no-model"
+    BREAKER = "breaker-open"
     UPDATE = "partial-update"
     NO_MAPPING = "no-mapping"
     UNKNOWN_MAPPING = "unknown-mapping"
@@ -58,6 +61,23 @@ class CodingRules:
 
 
 @dataclass(frozen=True)
+class Patience:
+    """How long products wait for a model that is slow, and how soon one that is down is left alone.
+
+    Args:
+        total_s: longest that one call waits, in seconds; None waits as long as codes come.
+        stall_s: time in seconds without a single code from the model after which waiting ends.
+        failures: calls in a row without a single code that open the breaker.
+        pause_s: time in seconds until an open breaker tries the model again.
+    """
+
+    total_s: float | None = 30.0
+    stall_s: float = 5.0
+    failures: int = 3
+    pause_s: float = 5.0
+
+
+@dataclass(frozen=True)
 class Coded:
     """The `gram` object of one document; `reason` says why it has no codes, None where it was coded."""
 
@@ -74,6 +94,7 @@ class _Text:
 
 
 Codes = tuple[ScoredCode, ...]
+_Task = asyncio.Task["Codes | Reason"]
 
 
 class CodeCache:
@@ -110,17 +131,28 @@ class Coder:
     """Codes products through a batcher; never raises for one product, marks it pending instead.
 
     Args:
-        batcher: the running batcher of the model.
+        batcher: the running batcher of the model; None where there is no model, so every product is pending.
         rules: what is rendered and what is kept.
+        patience: how long to wait for the model.
         clock: gives the time for `gram.at`.
     """
 
-    def __init__(self, batcher: Batcher, rules: CodingRules, *, clock: Callable[[], datetime] = utc_now) -> None:
+    def __init__(
+        self,
+        batcher: Batcher | None,
+        rules: CodingRules,
+        patience: Patience | None = None,
+        *,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
         self._batcher = batcher
         self._rules = rules
+        self._patience = patience or Patience()
         self._clock = clock
         self._cache = CodeCache(rules.cache_entries)
         self._places = asyncio.Semaphore(rules.concurrency)
+        self._breaker = Breaker(self._patience.failures, self._patience.pause_s)
+        self._answered_at = 0.0
 
     @property
     def rendering(self) -> Rendering:
@@ -131,68 +163,92 @@ class Coder:
         """The `gram` object of a document that a backfill has to code."""
         return pending_object(self._clock())
 
-    async def code_products(
-        self, sources: Sequence[Mapping[str, Any]], *, timeout_s: float | None = None
-    ) -> list[Coded]:
-        """One `gram` object per product, in order; equal texts ask the model once, known texts never.
-
-        Args:
-            sources: the documents.
-            timeout_s: after it, products whose codes are not there yet become pending.
-        """
-        texts = await asyncio.to_thread(self._render, sources)
+    async def code_products(self, sources: Sequence[Mapping[str, Any]]) -> list[Coded]:
+        """One `gram` object per product, in order; equal texts ask the model once, known texts never."""
+        batcher = self._batcher
+        if batcher is None:
+            return [Coded(self.pending(), Reason.NO_MODEL) for _ in sources]
+        texts = await asyncio.to_thread(self._render, sources, batcher.generation)
         known = {text.hash: codes for text in texts if text and (codes := self._cache.get(text.hash)) is not None}
         missing = {text.hash: text for text in texts if text and text.hash not in known}
-        answers: dict[str, Codes | Reason] = {**known, **await self._ask(missing, timeout_s)}
-        return [self._coded(text, answers) for text in texts]
+        answers: dict[str, Codes | Reason] = {**known, **await self._ask(missing, batcher)}
+        return [self._coded(text, answers, batcher.generation) for text in texts]
 
-    def _render(self, sources: Sequence[Mapping[str, Any]]) -> list[_Text | None]:
-        return [self._text_of(source) for source in sources]
+    def _render(self, sources: Sequence[Mapping[str, Any]], generation: str) -> list[_Text | None]:
+        return [self._text_of(source, generation) for source in sources]
 
-    def _text_of(self, source: Mapping[str, Any]) -> _Text | None:
+    def _text_of(self, source: Mapping[str, Any], generation: str) -> _Text | None:
         try:
             rendered = render_product(source, self._rules.rendering)
         except (ValueError, RecursionError) as error:
             _log.warning("a product cannot be rendered: %r", error)
             return None
-        return _Text(rendered, source_hash(rendered, self._batcher.generation))
+        return _Text(rendered, source_hash(rendered, generation))
 
-    async def _ask(self, missing: Mapping[str, _Text], timeout_s: float | None) -> dict[str, Codes | Reason]:
+    async def _ask(self, missing: Mapping[str, _Text], batcher: Batcher) -> dict[str, Codes | Reason]:
         """Codes, or the reason why there are none, by source hash."""
+        empty: dict[str, Codes | Reason] = {key: () for key, text in missing.items() if not text.rendered}
+        asked = {key: text for key, text in missing.items() if text.rendered}
+        if asked and not self._breaker.allows():
+            return {**empty, **dict.fromkeys(asked, Reason.BREAKER)}
         # One large bulk takes at most a share of the places, so that a single document gets one beside it.
         share = asyncio.Semaphore(max(1, self._rules.concurrency // 4))
-        tasks = {key: asyncio.create_task(self._codes_of(text, share)) for key, text in missing.items()}
-        if not tasks:
-            return {}
+        tasks = {key: asyncio.create_task(self._codes_of(text, batcher, share)) for key, text in asked.items()}
         try:
-            _, late = await asyncio.wait(tasks.values(), timeout=timeout_s)
+            await self._wait(tasks.values())
         finally:
             for task in tasks.values():
                 task.cancel()  # a finished task does not mind
-        await asyncio.gather(*late, return_exceptions=True)
-        return {key: Reason.TIMEOUT if task.cancelled() else task.result() for key, task in tasks.items()}
+            await asyncio.gather(*tasks.values(), return_exceptions=True)
+            self._judge(tasks.values())
+        return {**empty, **{key: _answer_of(task) for key, task in tasks.items()}}
 
-    async def _codes_of(self, text: _Text, share: asyncio.Semaphore) -> Codes | Reason:
-        if not text.rendered:
-            return ()  # nothing to read is an answer: no codes, and nothing to do again
+    async def _wait(self, tasks: Iterable[_Task]) -> None:
+        """Until all have ended, or the total is up, or the model has not given a code for a while."""
+        loop = asyncio.get_running_loop()
+        started, total_s = loop.time(), self._patience.total_s
+        waiting = set(tasks)
+        while waiting:
+            stalled_at = max(started, self._answered_at) + self._patience.stall_s
+            end = stalled_at if total_s is None else min(stalled_at, started + total_s)
+            if loop.time() >= end:
+                return
+            _, waiting = await asyncio.wait(waiting, timeout=end - loop.time())
+
+    def _judge(self, tasks: Iterable[_Task]) -> None:
+        """Tells the breaker: one code is a success; no code at all, even because the caller left, is a failure."""
+        answers = [_answer_of(task) for task in tasks]
+        if any(not isinstance(answer, Reason) for answer in answers):
+            self._breaker.succeeded()
+        elif any(answer is not Reason.OVERLOAD for answer in answers):
+            self._breaker.failed()
+        else:
+            self._breaker.abandoned()
+
+    async def _codes_of(self, text: _Text, batcher: Batcher, share: asyncio.Semaphore) -> Codes | Reason:
         try:
             async with share, self._places:
-                scored = await self._batcher.codes(text.rendered, Role.PRODUCT)
+                scored = await batcher.codes(text.rendered, Role.PRODUCT)
         except OverloadError:
             return Reason.OVERLOAD
         except GramError:
             return Reason.MODEL
+        self._answered_at = asyncio.get_running_loop().time()
         codes = select_codes(scored, self._rules)
         self._cache.put(text.hash, codes)
         return codes
 
-    def _coded(self, text: _Text | None, answers: Mapping[str, Codes | Reason]) -> Coded:
+    def _coded(self, text: _Text | None, answers: Mapping[str, Codes | Reason], generation: str) -> Coded:
         if text is None:
             return Coded(self.pending(), Reason.UNREADABLE)
         answer = answers[text.hash]
         if isinstance(answer, Reason):
             return Coded(self.pending(), answer)
-        return Coded(gram_object(answer, self._batcher.generation, text.hash, self._clock()))
+        return Coded(gram_object(answer, generation, text.hash, self._clock()))
+
+
+def _answer_of(task: _Task) -> Codes | Reason:
+    return Reason.TIMEOUT if task.cancelled() else task.result()
 
 
 def select_codes(scored: Sequence[ScoredCode], rules: CodingRules) -> Codes:

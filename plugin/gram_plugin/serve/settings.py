@@ -16,19 +16,11 @@ from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
 from gram_plugin.errors import ConfigError
+from gram_plugin.search.query import Mode
 
 PREFIX = "GRAM_"
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
-
-
-class DefaultMode(StrEnum):
-    """The mode of a search that names none; see design section 6."""
-
-    RERANK = "rerank"
-    RECALL = "recall"
-    RESCUE = "rescue"
-    OFF = "off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +84,16 @@ class _ServerSettings:
 class ShimSettings(_ServerSettings):
     """Settings of `gram shim`."""
 
-    mode: Annotated[DefaultMode, Setting("mode of a search that names none")] = DefaultMode.RERANK
+    mode: Annotated[Mode, Setting("mode of a search that names none")] = Mode.RERANK
     budget_ms: Annotated[float, Setting("longest that the model may delay a search", low=0, high=60_000)] = 50.0
+    max_body_bytes: Annotated[int, Setting("largest search that is read; a larger one passes untouched", low=1024)] = (
+        1_000_000
+    )
     rescue_below: Annotated[int, Setting("`rescue` searches again when fewer hits than this were found", low=1)] = 1
     max_codes: Annotated[int, Setting("most codes in one clause", low=1, high=50)] = 10
     tie_breaker: Annotated[
         float, Setting("share of the weaker codes of one family that still counts", low=0, high=1)
-    ] = 0.1
+    ] = 0.3
     cache_entries: Annotated[int, Setting("decoded queries kept in memory; 0 keeps none", low=0)] = 10_000
     cache_age_s: Annotated[float, Setting("age at which a decoded query is decoded again", low=0)] = 3600.0
     calibration_age_s: Annotated[float, Setting("age at which the calibration of an index is read again", low=0)] = 60.0
@@ -125,9 +120,18 @@ class SidecarSettings(_ServerSettings):
         float, Setting("how long a text waits for others to share its batch", low=0, high=10_000)
     ] = 5.0
     max_queue: Annotated[int, Setting("texts that may wait for the model before overload is reported", low=1)] = 4096
-    dead_letter: Annotated[Path, Setting("file that takes documents OpenSearch will never take")] = Path(
-        "dead-letters.jsonl"
-    )
+    coding_timeout_s: Annotated[
+        float, Setting("longest that the model may delay one request; later documents become pending", low=0)
+    ] = 30.0
+    stall_timeout_s: Annotated[
+        float, Setting("time without a single code after which a model counts as down", low=0.01)
+    ] = 5.0
+    min_probability: Annotated[float, Setting("least probability of a code that is stored", low=0, high=1)] = 0.02
+    max_codes: Annotated[int, Setting("most codes of one document", low=1, high=50)] = 10
+    cache_entries: Annotated[int, Setting("texts whose codes are kept in memory; 0 keeps none", low=0)] = 50_000
+    mapping_age_s: Annotated[
+        float, Setting("age at which an index is asked again whether it has the gram fields", low=0)
+    ] = 60.0
 
 
 def variable(name: str) -> str:

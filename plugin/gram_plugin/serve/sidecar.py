@@ -1,0 +1,220 @@
+"""The sidecar: an OpenSearch address for writers that adds codes to the documents on their way in.
+
+`_bulk`, `_doc`, `_create` and `_update` are read; everything else passes byte for byte. The answer is
+OpenSearch's own, with the header `x-gram-status`. A model that is down never stops indexing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import zlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from gram_plugin.contract.codes import Generator
+from gram_plugin.errors import OverloadError, SearchError
+from gram_plugin.serve.admission import Admission, TooLargeError
+from gram_plugin.serve.batching import Batcher
+from gram_plugin.serve.coding import Coder, CodingRules, Patience, Reason
+from gram_plugin.serve.fields import FieldCheck
+from gram_plugin.serve.hangup import CancelOnHangup
+from gram_plugin.serve.health import Health
+from gram_plugin.serve.http import (
+    Headers,
+    RelayedResponse,
+    Upstream,
+    error_response,
+    header,
+    raw_target,
+    upstream_error,
+)
+from gram_plugin.serve.preparing import Prepared, Preparer
+from gram_plugin.serve.settings import SidecarSettings
+from gram_plugin.serve.status import HEADER
+from gram_plugin.serve.targets import Target, find_target
+
+_log = logging.getLogger(__name__)
+
+_RETRY_AFTER_S = b"1"
+_METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"]
+
+
+class SidecarMetrics:
+    """Counters of the sidecar."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.documents = Counter(
+            "gram_documents", "Documents by what became of them", ["outcome", "reason"], registry=registry
+        )
+        self.refused = Counter("gram_refused", "Write requests refused for lack of room", ["status"], registry=registry)
+        self.coding = Histogram(
+            "gram_coding_seconds", "Time that a write request waited for its codes", registry=registry
+        )
+        self.bodies = Gauge("gram_body_bytes", "Bytes of the bodies in memory", registry=registry)
+
+    def count(self, prepared: Prepared) -> None:
+        """Adds what became of one request's documents."""
+        self.documents.labels("coded", "").inc(prepared.coded)
+        for reason, number in prepared.uncoded.items():
+            self.documents.labels("uncoded", reason).inc(number)
+
+
+@dataclass(frozen=True)
+class _Unpacked:
+    """A body that can be read, or the reason why not."""
+
+    body: bytes
+    reason: Reason | None = None
+
+
+class Sidecar:
+    """One running sidecar; `create_sidecar` makes the program around it.
+
+    Args:
+        settings: of the program.
+        generator: the model; None lets every document go in marked for backfill.
+        rules: what is rendered and what is kept of the codes.
+    """
+
+    def __init__(self, settings: SidecarSettings, generator: Generator | None, rules: CodingRules) -> None:
+        self._settings = settings
+        self.upstream = Upstream(
+            settings.upstream_url,
+            connect_timeout_s=settings.connect_timeout_s,
+            request_timeout_s=settings.request_timeout_s,
+            max_connections=settings.max_connections,
+            ca_file=settings.ca_file,
+            verify_tls=settings.verify_tls,
+        )
+        self.batcher = _batcher(settings, generator, rules) if generator else None
+        self.health = Health(lambda: {"generation": generator.generation if generator else None})
+        self._metrics = SidecarMetrics(self.health.registry)
+        self._fields = FieldCheck(self.upstream, max_age_s=settings.mapping_age_s)
+        patience = Patience(total_s=settings.coding_timeout_s, stall_s=settings.stall_timeout_s)
+        self._preparer = Preparer(Coder(self.batcher, rules, patience), self._fields)
+        self._admission = Admission(
+            max_body_bytes=settings.max_body_bytes,
+            max_total_bytes=settings.max_body_bytes,
+            max_requests=settings.max_connections,
+        )
+        self._metrics.bodies.set_function(lambda: self._admission.total_bytes)
+
+    @asynccontextmanager
+    async def running(self, _: Starlette) -> AsyncIterator[None]:
+        """Holds connections and the model's thread while the program runs."""
+        async with self.upstream:
+            if self.batcher:
+                await self.batcher.start()
+            self.health.ready = True
+            try:
+                yield
+            finally:
+                self.health.ready = False
+                if self.batcher:
+                    await self.batcher.stop()
+
+    async def answer(self, request: Request) -> Response:
+        """OpenSearch's answer to any request; a write has its documents coded first."""
+        path = raw_target(request).partition(b"?")[0].decode("latin-1")
+        target = find_target(request.method, path)
+        if target is None:
+            return await self._pass(request, path)
+        try:
+            return await self._write(request, target)
+        except TooLargeError as error:
+            self._metrics.refused.labels("413").inc()
+            return error_response(413, "content_too_long_exception", str(error))
+        except OverloadError as error:
+            self._metrics.refused.labels("429").inc()
+            return error_response(429, "rejected_execution_exception", str(error), [(b"retry-after", _RETRY_AFTER_S)])
+        except ClientDisconnect:
+            return Response(status_code=499)  # nobody reads it
+
+    async def _pass(self, request: Request, path: str) -> Response:
+        response = await self.upstream.forward(request)
+        if request.method in {"PUT", "DELETE"} or path.rstrip("/").endswith("/_aliases"):
+            self._fields.forget()  # an index, an alias or a template may have changed
+        return response
+
+    async def _write(self, request: Request, target: Target) -> Response:
+        headers = request.headers.raw
+        async with self._admission.body_of(request) as body:
+            prepared = await self._prepared(target, body, headers)
+            if prepared.body is not body:
+                headers = [pair for pair in headers if pair[0].lower() != b"content-encoding"]
+            self._report(target, prepared)
+            try:
+                stream = await self.upstream.open(request.method, raw_target(request), headers, prepared.body)
+            except SearchError as error:
+                return upstream_error(error)
+        return RelayedResponse(stream, [(HEADER, prepared.status.encode())])
+
+    async def _prepared(self, target: Target, body: bytes, headers: Headers) -> Prepared:
+        unpacked = await asyncio.to_thread(unpack, body, headers, self._settings.max_body_bytes)
+        if unpacked.reason:
+            return Prepared(body, uncoded={unpacked.reason: 1})
+        with self._metrics.coding.time():
+            prepared = await self._preparer.prepare(target, unpacked.body, headers)
+        return prepared
+
+    def _report(self, target: Target, prepared: Prepared) -> None:
+        self._metrics.count(prepared)
+        if prepared.uncoded:
+            found = ", ".join(f"{number} {reason}" for reason, number in sorted(prepared.uncoded.items()))
+            _log.warning("write to %s: %d documents coded, without codes: %s", target.index, prepared.coded, found)
+
+
+def create_sidecar(settings: SidecarSettings, generator: Generator | None, rules: CodingRules) -> Starlette:
+    """The sidecar as an ASGI program; nothing of it is global and nothing runs before its lifespan.
+
+    Args:
+        settings: of the program.
+        generator: the model; None lets every document go in marked for backfill.
+        rules: what is rendered and what is kept of the codes, from the bundle.
+    """
+    sidecar = Sidecar(settings, generator, rules)
+    routes = [*sidecar.health.routes(), Route("/{path:path}", sidecar.answer, methods=_METHODS)]
+    return Starlette(routes=routes, lifespan=sidecar.running, middleware=[Middleware(CancelOnHangup)])
+
+
+def _batcher(settings: SidecarSettings, generator: Generator, rules: CodingRules) -> Batcher:
+    return Batcher(
+        generator,
+        max_batch=settings.max_batch,
+        max_wait_ms=settings.max_wait_ms,
+        max_queue=settings.max_queue,
+        limit=rules.max_codes,
+    )
+
+
+def unpack(body: bytes, headers: Headers, max_bytes: int) -> _Unpacked:
+    """The body as JSON text, gzip undone; what cannot be read says why and stays as it is.
+
+    Raises:
+        TooLargeError: it would unpack to more than `max_bytes`.
+    """
+    kind = (header(headers, b"content-type") or b"application/json").lower()
+    encoding = (header(headers, b"content-encoding") or b"identity").lower()
+    if b"json" not in kind or encoding not in {b"identity", b"gzip", b"x-gzip"}:
+        return _Unpacked(body, Reason.CONTENT_TYPE)
+    if encoding == b"identity":
+        return _Unpacked(body)
+    inflater = zlib.decompressobj(31)
+    try:
+        plain = inflater.decompress(body, max_bytes + 1)
+    except zlib.error:
+        return _Unpacked(body, Reason.MALFORMED)
+    if len(plain) > max_bytes:
+        raise TooLargeError(f"the body unpacks to more than {max_bytes} bytes", next_step="send smaller bulks")
+    # A body that is cut off, or followed by more, is for OpenSearch to refuse whole.
+    whole = inflater.eof and not inflater.unused_data
+    return _Unpacked(plain) if whole else _Unpacked(body, Reason.MALFORMED)

@@ -1,0 +1,257 @@
+"""Coding: which products ask the model, what is stored of its answer, and what happens when there is none."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from gram_plugin.contract.codes import MAX_CODES, Attribute, Code, Role, ScoredCode
+from gram_plugin.contract.text import Rendering, source_hash
+from gram_plugin.errors import DecodeError
+from gram_plugin.search.document import gram_object, pending_object
+from gram_plugin.serve.batching import Batcher
+from gram_plugin.serve.coding import CodeCache, Coded, Coder, CodingRules, Patience, Reason, select_codes
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+RENDERING = Rendering(("title", "specs.size"))
+
+
+def word(text: str, probability: float = 0.5) -> ScoredCode:
+    """The code of one word."""
+    return ScoredCode(Code.of([Attribute.of("type", text)]), probability)
+
+
+class WordGenerator:
+    """One code for each distinct word; fails on `poison`; stands still while its gate is closed."""
+
+    generation = "g2"
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.down = False
+
+    def generate(self, texts: Sequence[str], role: Role, limit: int = MAX_CODES) -> list[list[ScoredCode]]:
+        """Codes of the words, in order of the alphabet."""
+        self.texts.extend(texts)
+        self.gate.wait(10)
+        if self.down or any("poison" in text for text in texts):
+            raise DecodeError("no")
+        return [[word(found) for found in sorted(set(text.split()))][:limit] for text in texts]
+
+
+@asynccontextmanager
+async def coding(
+    generator: WordGenerator, patience: Patience | None = None, *, cache_entries: int = 100, max_queue: int = 100
+) -> AsyncIterator[Coder]:
+    """A coder over the generator; its batcher is stopped at the end."""
+    batcher = Batcher(generator, max_batch=4, max_wait_ms=0, max_queue=max_queue)
+    await batcher.start()
+    try:
+        rules = CodingRules(RENDERING, cache_entries=cache_entries)
+        yield Coder(batcher, rules, patience, clock=lambda: NOW)
+    finally:
+        generator.gate.set()
+        await batcher.stop()
+
+
+def coded(text: str) -> Coded:
+    """What a product with this rendered text becomes."""
+    codes = [word(found) for found in sorted(set(text.split()))]
+    return Coded(gram_object(codes, "g2", source_hash(text, "g2"), NOW))
+
+
+def pending(reason: Reason) -> Coded:
+    """What a product without codes becomes."""
+    return Coded(pending_object(NOW), reason)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Lets other tasks run until the condition holds."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - the thread of the model has no event of this loop
+            await asyncio.sleep(0)
+
+
+async def test_products_are_rendered_coded_and_answered_in_order() -> None:
+    """Only the rendered fields count, also inside objects, and each product gets the codes of its own text."""
+    sources = [{"title": "Red Shoe", "price": 3}, {"specs": {"size": [42, "XL"]}}]
+    async with coding(WordGenerator()) as coder:
+        assert await coder.code_products(sources) == [coded("red shoe"), coded("42 xl")]
+
+
+async def test_equal_texts_ask_once_and_known_texts_never() -> None:
+    """A product whose rendered text did not change does not reach the model again, whatever else changed."""
+    generator = WordGenerator()
+    async with coding(generator) as coder:
+        first = await coder.code_products([{"title": "shoe", "price": 1}, {"title": "SHOE", "price": 2}])
+        again = await coder.code_products([{"title": "shoe", "price": 3}])
+    assert [*first, *again] == [coded("shoe")] * 3
+    assert generator.texts == ["shoe"]
+
+
+@pytest.mark.parametrize(
+    "source", [{}, {"title": ""}, {"title": " \t"}, {"title": None}, {"title": True}, {"other": "shoe"}]
+)
+async def test_a_product_without_text_is_coded_with_no_codes(source: dict[str, Any]) -> None:
+    """Nothing to read is an answer: no codes, not pending, and the model is not asked."""
+    generator = WordGenerator()
+    async with coding(generator) as coder:
+        assert await coder.code_products([source]) == [Coded(gram_object([], "g2", source_hash("", "g2"), NOW))]
+    assert generator.texts == []
+
+
+@pytest.mark.parametrize(
+    "title",
+    ["\ud800 shoe", "👟 \U0001f3fd", "ab " * 350_000, "\x00\x1f\x7f shoe", ["a", ["b", {"c": "d"}], None, 1.5], "حذاء"],
+)
+async def test_odd_texts_are_coded(title: object) -> None:
+    """Surrogates, emoji, a text of 1 MB, controls, arrays and right-to-left text do not fail."""
+    async with coding(WordGenerator()) as coder:
+        (found,) = await coder.code_products([{"title": title}])
+    assert found.reason is None
+
+
+async def test_a_product_too_deep_to_read_is_pending_and_its_neighbour_coded() -> None:
+    """An array nested deeper than Python recurses costs its own product the codes, no other."""
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    async with coding(WordGenerator()) as coder:
+        found = await coder.code_products([{"title": deep}, {"title": "shoe"}])
+    assert found == [pending(Reason.UNREADABLE), coded("shoe")]
+    while deep:
+        deep = deep.pop()  # taken apart step by step: freeing it at once recurses too
+
+
+async def test_a_text_the_model_fails_on_is_pending_and_asked_again_next_time() -> None:
+    """A failure costs one product its codes and is not remembered."""
+    generator = WordGenerator()
+    async with coding(generator) as coder:
+        found = await coder.code_products([{"title": "poison"}, {"title": "shoe"}])
+        again = await coder.code_products([{"title": "poison"}])
+    assert [*found, *again] == [pending(Reason.MODEL), coded("shoe"), pending(Reason.MODEL)]
+
+
+async def test_without_a_model_every_product_is_pending() -> None:
+    """A coder without batcher answers at once."""
+    coder = Coder(None, CodingRules(RENDERING), clock=lambda: NOW)
+    assert await coder.code_products([{"title": "shoe"}, {}]) == [pending(Reason.NO_MODEL)] * 2
+
+
+async def test_a_model_that_gives_nothing_for_a_while_makes_products_pending() -> None:
+    """Waiting ends after the stall time; codes that were there before are kept."""
+    generator = WordGenerator()
+    async with coding(generator, Patience(stall_s=0.05)) as coder:
+        await coder.code_products([{"title": "shoe"}])
+        generator.gate.clear()
+        found = await coder.code_products([{"title": "shoe"}, {"title": "boot"}])
+    assert found == [coded("shoe"), pending(Reason.TIMEOUT)]
+
+
+async def test_waiting_ends_when_the_total_is_up() -> None:
+    """Whatever the model still works on, products beyond the total time are pending."""
+    generator = WordGenerator()
+    generator.gate.clear()
+    async with coding(generator, Patience(total_s=0.05, stall_s=10)) as coder:
+        assert await coder.code_products([{"title": "boot"}]) == [pending(Reason.TIMEOUT)]
+
+
+async def test_a_model_that_is_down_is_left_alone_and_tried_again() -> None:
+    """After the calls that failed the breaker answers; once the pause is over, a success closes it."""
+    generator = WordGenerator()
+    generator.down = True
+    async with coding(generator, Patience(failures=2, pause_s=0.05)) as coder:
+        found = [await coder.code_products([{"title": "shoe"}]) for _ in range(3)]
+        assert found == [[pending(Reason.MODEL)], [pending(Reason.MODEL)], [pending(Reason.BREAKER)]]
+        assert len(generator.texts) == 2
+        generator.down = False
+        answers = [[pending(Reason.BREAKER)]]
+        async with asyncio.timeout(10):
+            while answers[-1] == [pending(Reason.BREAKER)]:
+                answers.append(await coder.code_products([{"title": "shoe"}]))
+        assert answers[-1] == [coded("shoe")]
+
+
+async def test_callers_who_leave_a_silent_model_open_the_breaker() -> None:
+    """A client that hangs up before any code came has met a model that is down."""
+    generator = WordGenerator()
+    generator.gate.clear()
+    async with coding(generator, Patience(failures=1, pause_s=100)) as coder:
+        call = asyncio.create_task(coder.code_products([{"title": "shoe"}]))
+        await until(lambda: generator.texts == ["shoe"])
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert await coder.code_products([{"title": "boot"}]) == [pending(Reason.BREAKER)]
+
+
+async def test_a_full_model_queue_makes_products_pending_and_says_overload() -> None:
+    """What finds the queue full is pending; what has a place is coded."""
+    generator = WordGenerator()
+    generator.gate.clear()
+    async with coding(generator, max_queue=1) as coder:
+        call = asyncio.create_task(coder.code_products([{"title": f"shoe{n}"} for n in range(9)]))
+        await until(lambda: bool(generator.texts))
+        generator.gate.set()
+        reasons = [found.reason for found in await call]
+    assert set(reasons) == {None, Reason.OVERLOAD}
+
+
+async def test_more_products_than_places_all_get_their_codes() -> None:
+    """A call of any size goes through the model's bounded queue without overload."""
+    products = [{"title": f"shoe{number}"} for number in range(1_000)]
+    async with coding(WordGenerator(), max_queue=128) as coder:
+        assert await coder.code_products(products) == [coded(f"shoe{number}") for number in range(1_000)]
+
+
+def test_stored_codes_are_likely_ranked_distinct_and_capped() -> None:
+    """Below the least probability nothing is stored; the likeliest come first; a repeated code counts once."""
+    rules = CodingRules(RENDERING, min_probability=0.1, max_codes=2)
+    scored = [word("a", 0.2), word("b", 0.9), word("c", 0.05), word("b", 0.1), word("d", 0.5)]
+    assert select_codes(scored, rules) == (word("b", 0.9), word("d", 0.5))
+
+
+def test_the_cache_forgets_what_went_unused_longest() -> None:
+    """Reading an entry keeps it; at the bound the other one goes."""
+    cache = CodeCache(2)
+    cache.put("a", ())
+    cache.put("b", ())
+    cache.get("a")
+    cache.put("c", (word("x"),))
+    assert [cache.get(key) for key in "abc"] == [(), None, (word("x"),)]
+
+
+def test_a_cache_of_no_entries_remembers_nothing() -> None:
+    """0 entries switch the cache off."""
+    cache = CodeCache(0)
+    cache.put("a", ())
+    assert (cache.get("a"), len(cache)) == (None, 0)
+
+
+async def run_all(calls: Sequence[Awaitable[object]]) -> list[object]:
+    """The results of concurrent calls."""
+    return list(await asyncio.gather(*calls))
+
+
+async def test_a_single_product_is_not_stuck_behind_a_large_call() -> None:
+    """A large call leaves places free, so a product that comes later is coded before the large call ends."""
+    generator = WordGenerator()
+    order: list[str] = []
+    async with coding(generator, max_queue=128) as coder:
+
+        async def call(name: str, products: list[dict[str, str]]) -> None:
+            await coder.code_products(products)
+            order.append(name)
+
+        large = asyncio.create_task(call("large", [{"title": f"shoe{number}"} for number in range(2_000)]))
+        await until(lambda: bool(generator.texts))
+        await run_all([call("single", [{"title": "boot"}]), large])
+    assert order == ["single", "large"]
