@@ -56,9 +56,16 @@ class UpstreamStream:
         self.headers = without_hop_by_hop(response.raw_headers)
 
     async def peek(self) -> bytes:
-        """The first piece of the body; it stays in the stream."""
+        """The first piece of the body; it stays in the stream.
+
+        Raises:
+            SearchError: the body broke off.
+        """
         if not self._seen:
-            self._seen.append(await self._response.content.readany())
+            try:
+                self._seen.append(await self._response.content.readany())
+            except _BROKEN as error:
+                raise _broke_off(error) from error
         return self._seen[0]
 
     async def chunks(self) -> AsyncIterator[bytes]:
@@ -74,23 +81,36 @@ class UpstreamStream:
         async for piece in self._response.content.iter_any():
             yield piece
 
+    async def gather(self, max_bytes: int) -> bytes | None:
+        """The whole body when it has at most `max_bytes`, else None; either way it stays in the stream.
+
+        Raises:
+            SearchError: the body broke off.
+        """
+        size = sum(map(len, self._seen))
+        try:
+            async for piece in self._response.content.iter_any():
+                self._seen.append(piece)
+                size += len(piece)
+                if size > max_bytes:
+                    return None
+        except _BROKEN as error:
+            raise _broke_off(error) from error
+        return b"".join(self._seen)
+
     async def whole(self, max_bytes: int) -> UpstreamAnswer:
         """Reads the rest into memory and closes.
 
         Raises:
             SearchError: there are more than `max_bytes`, or the body broke off.
         """
-        body = bytearray()
         try:
-            async for piece in self.chunks():
-                body += piece
-                if len(body) > max_bytes:
-                    raise SearchError(f"the answer of OpenSearch is larger than {max_bytes} bytes")
-        except _BROKEN as error:
-            raise SearchError(f"the answer of OpenSearch broke off: {error!r}") from error
+            body = await self.gather(max_bytes)
         finally:
             self.close()
-        return UpstreamAnswer(self.status, tuple(self.headers), bytes(body))
+        if body is None:
+            raise SearchError(f"the answer of OpenSearch is larger than {max_bytes} bytes")
+        return UpstreamAnswer(self.status, tuple(self.headers), body)
 
     def close(self) -> None:
         """Gives the connection back when the body was read to its end, else cuts it."""
@@ -293,6 +313,13 @@ def inflated(encoding: bytes | None, data: bytes, max_bytes: int) -> bytes | Non
     except zlib.error:
         return None
     return found if len(found) <= max_bytes else None
+
+
+def _broke_off(error: BaseException) -> SearchError:
+    return SearchError(
+        f"the answer of OpenSearch broke off: {error!r}",
+        next_step="send the request again, and look at OpenSearch's log",
+    )
 
 
 def _framing(body: Body) -> frozenset[bytes]:

@@ -1,0 +1,70 @@
+"""Request bodies in memory: read up to a bound, or handed on whole as a stream."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from starlette.requests import Request
+
+from gram_plugin.serve.http import Body, has_body
+from gram_plugin.serve.status import NotEnriched, Reason, off
+
+
+@dataclass(frozen=True)
+class RequestBody:
+    """What a client sent: `content` when it was small enough to read, and what goes on when it stays untouched."""
+
+    content: bytes | None
+    untouched: Body
+
+
+async def read_body(request: Request, max_bytes: int) -> RequestBody:
+    """Reads a body of at most `max_bytes`; of a larger one only as much as tells that it is larger."""
+    if not has_body(request):
+        return RequestBody(b"", None)
+    stream = request.stream()
+    if int(request.headers.get("content-length", 0)) > max_bytes:
+        return RequestBody(None, stream)
+    pieces = bytearray()
+    async for piece in stream:
+        pieces += piece
+        if len(pieces) > max_bytes:
+            return RequestBody(None, _rejoined(bytes(pieces), stream))
+    return RequestBody(bytes(pieces), bytes(pieces))
+
+
+def readable(content: bytes, encoding: str, media_type: str, max_bytes: int) -> bytes:
+    """The JSON text of a body, unzipped when need be.
+
+    Raises:
+        NotEnriched: it is encoded or typed in another way, damaged, or larger than `max_bytes` once unzipped.
+    """
+    if media_type and "json" not in media_type.lower():
+        raise NotEnriched(off(Reason.CONTENT_TYPE))
+    if encoding.lower() in ("", "identity"):
+        return content
+    if encoding.lower() not in ("gzip", "x-gzip"):
+        raise NotEnriched(off(Reason.ENCODING))
+    return _unzipped(content, max_bytes)
+
+
+def _unzipped(content: bytes, max_bytes: int) -> bytes:
+    inflater = zlib.decompressobj(31)
+    try:
+        text = inflater.decompress(content, max_bytes + 1)
+    except zlib.error:
+        raise NotEnriched(off(Reason.ENCODING)) from None
+    if len(text) > max_bytes:
+        raise NotEnriched(off(Reason.TOO_LARGE))
+    if not inflater.eof or inflater.unused_data:
+        # Cut short, or something behind the end that OpenSearch may read in another way.
+        raise NotEnriched(off(Reason.ENCODING))
+    return text
+
+
+async def _rejoined(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for piece in rest:
+        yield piece

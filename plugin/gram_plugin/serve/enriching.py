@@ -1,0 +1,108 @@
+"""Decides for each search of a request what OpenSearch gets: the lexical body, or the one with codes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gram_plugin.search.query import ClauseSettings, Mode, enrich
+from gram_plugin.serve.deadline import Clock, Deadline
+from gram_plugin.serve.http import Headers
+from gram_plugin.serve.indices import Indices
+from gram_plugin.serve.querycodes import Codes, QueryCodes
+from gram_plugin.serve.searches import Item, Search, write_json
+from gram_plugin.serve.settings import ShimSettings
+from gram_plugin.serve.status import APPLIED, NotEnriched, Reason, Status, degraded, off
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What becomes of one search.
+
+    Attributes:
+        status: what its client is told.
+        enriched: the body with codes, None while the lexical one is to be sent.
+        codes: what the query was decoded to.
+        rescue: the lexical answer decides whether codes are asked for at all.
+    """
+
+    status: Status
+    enriched: bytes | None = None
+    codes: Codes = ()
+    rescue: bool = False
+
+
+class Enricher:
+    """Brings together terms of the indices, codes of the text and the body, within the search's budget.
+
+    `generation` is empty where there is no model.
+    """
+
+    def __init__(
+        self,
+        settings: ShimSettings,
+        generation: str,
+        indices: Indices,
+        query_codes: QueryCodes,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self._settings = settings
+        self._generation = generation
+        self._indices = indices
+        self._query_codes = query_codes
+        self._clock = clock
+
+    async def decide(self, items: Sequence[Item], headers: Headers) -> list[Decision]:
+        """One decision for each search; those in mode `rescue` wait for their lexical answer."""
+        if len(items) == 1:
+            return [await self._first(items[0], headers)]
+        return list(await asyncio.gather(*(self._first(item, headers) for item in items)))
+
+    async def rescue(self, items: Sequence[Item], headers: Headers) -> list[Decision]:
+        """Decisions for searches whose lexical answer was too thin."""
+        return list(await asyncio.gather(*(self._decide(item.wanted, headers) for item in items)))
+
+    async def _first(self, item: Item, headers: Headers) -> Decision:
+        if isinstance(item.wanted, Search) and item.wanted.mode is Mode.RESCUE:
+            return Decision(off(Reason.ENOUGH_HITS), rescue=True)
+        return await self._decide(item.wanted, headers)
+
+    async def _decide(self, wanted: Search | Status, headers: Headers) -> Decision:
+        if isinstance(wanted, Status):
+            return Decision(wanted)
+        try:
+            return await self._enrich(wanted, headers)
+        except NotEnriched as end:
+            return Decision(end.status)
+        except Exception:  # the edge of one search: whatever is wrong with us, it goes on without codes
+            LOG.exception("a search could not be enriched")
+            return Decision(degraded(Reason.INTERNAL))
+
+    async def _enrich(self, wanted: Search, headers: Headers) -> Decision:
+        if not self._generation:
+            raise NotEnriched(degraded(Reason.NO_MODEL))
+        deadline = Deadline.after(wanted.budget_ms, self._clock)
+        terms = await self._indices.terms(wanted.names, headers, deadline)
+        codes = await self._query_codes.codes(wanted.text, deadline)
+        if not codes:
+            return Decision(off(Reason.NO_CODES))
+        settings = ClauseSettings(
+            strength=terms.points,
+            tie_breaker=self._settings.tie_breaker,
+            max_codes=self._settings.max_codes,
+            weighted=terms.weighted,
+        )
+        body = enrich(wanted.body, codes, self._generation, settings, wanted.mode, text=wanted.text)
+        return Decision(APPLIED, _written(body), codes)
+
+
+def _written(body: dict[str, object]) -> bytes:
+    try:
+        return write_json(body)
+    except (ValueError, RecursionError):
+        raise NotEnriched(off(Reason.INVALID)) from None

@@ -1,0 +1,199 @@
+"""What the shim knows of the indices that a search names: their model generation and λ, read from their mappings.
+
+Promise 5: a look-up is made with the credentials of the caller whose search needs it. What is kept are
+numbers and a generation; a caller without rights is refused by OpenSearch itself when the search arrives there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gram_plugin.errors import SearchError
+from gram_plugin.serve.cache import AgedCache
+from gram_plugin.serve.deadline import Clock, Deadline
+from gram_plugin.serve.http import Headers, Upstream, UpstreamAnswer
+from gram_plugin.serve.status import NotEnriched, Reason, Status, degraded, off
+
+LOG = logging.getLogger(__name__)
+
+LOOKUP_TIMEOUT_S = 10.0
+MAX_MAPPING_BYTES = 16_000_000
+MAX_NEGATIVE_AGE_S = 5.0
+"""A finding that an operator is about to change (`gram calibrate`) is not kept longer than this."""
+MAX_INDICES = 4096
+
+_CREDENTIALS = frozenset({b"authorization", b"cookie", b"x-amz-security-token"})
+_NOT_FOR_LOOKUPS = frozenset({b"accept", b"accept-encoding", b"range", b"if-none-match", b"if-modified-since"})
+
+
+@dataclass(frozen=True)
+class IndexTerms:
+    """On what terms codes join a search: λ in points of the lexical score, > 0, and whether weights are mapped."""
+
+    generation: str
+    points: float
+    weighted: bool
+
+
+@dataclass(frozen=True)
+class IndexNames:
+    """The indices of a search as its client named them: percent-encoded expression, and how to resolve it."""
+
+    expression: str
+    options: str = ""
+
+
+Finding = IndexTerms | Status
+
+
+class Indices:
+    """Terms of indices, looked up when first needed and again when they are old, never twice at one time.
+
+    Args:
+        upstream: where the mappings are.
+        generation: generation of the model that serves.
+        age_s: age at which terms are read again; until twice that age the old ones serve meanwhile.
+        clock: seconds that never run backwards.
+    """
+
+    def __init__(self, upstream: Upstream, generation: str, age_s: float, clock: Clock = time.monotonic) -> None:
+        self._upstream = upstream
+        self._generation = generation
+        self._age_s = age_s
+        self._clock = clock
+        self._cache: AgedCache[tuple[IndexNames, str], Finding] = AgedCache(MAX_INDICES, clock)
+        self._flights: dict[tuple[IndexNames, str], asyncio.Task[Finding]] = {}
+
+    async def terms(self, names: IndexNames, headers: Headers, deadline: Deadline) -> IndexTerms:
+        """Terms on which codes join a search of these indices.
+
+        Raises:
+            NotEnriched: there are none, or they are not known at the deadline.
+        """
+        finding = self._known(names, headers)
+        if finding is None:
+            finding = await self._wait(self._look_up(names, headers), deadline)
+        if isinstance(finding, Status):
+            raise NotEnriched(finding)
+        return finding
+
+    async def close(self) -> None:
+        """Cancels running look-ups."""
+        tasks = list(self._flights.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _known(self, names: IndexNames, headers: Headers) -> Finding | None:
+        shared = self._cache.get((names, ""))
+        if shared is None:
+            own = self._cache.get((names, _caller(headers)))
+            return own.value if own else None
+        if isinstance(shared.value, IndexTerms) and shared.until_s - self._clock() < self._age_s:
+            self._look_up(names, headers)  # still good, and refreshed for those who come after
+        return shared.value
+
+    def _look_up(self, names: IndexNames, headers: Headers) -> asyncio.Task[Finding]:
+        """The running look-up of this caller, or a new one: a caller's refusal must not answer others."""
+        key = (names, _caller(headers))
+        if key not in self._flights:
+            self._flights[key] = asyncio.create_task(self._read(key, headers))
+        return self._flights[key]
+
+    async def _wait(self, task: asyncio.Task[Finding], deadline: Deadline) -> Finding:
+        try:
+            async with asyncio.timeout(deadline.remaining_s):
+                return await asyncio.shield(task)
+        except TimeoutError:
+            return degraded(Reason.LOOKUP_LATE)
+
+    async def _read(self, key: tuple[IndexNames, str], headers: Headers) -> Finding:
+        try:
+            finding = await self._ask(key[0], headers)
+        finally:
+            del self._flights[key]
+        if isinstance(finding, IndexTerms):
+            self._cache.put((key[0], ""), finding, 2 * self._age_s)
+        elif finding.reason in (Reason.FORBIDDEN, Reason.LOOKUP_FAILED):
+            self._cache.put(key, finding, min(self._age_s, MAX_NEGATIVE_AGE_S))
+        else:
+            self._cache.put((key[0], ""), finding, min(self._age_s, MAX_NEGATIVE_AGE_S))
+        return finding
+
+    async def _ask(self, names: IndexNames, headers: Headers) -> Finding:
+        path = f"/{names.expression}/_mapping" if names.expression else "/_mapping"
+        sent = [(name, value) for name, value in headers if _is_for_lookup(name.lower())]
+        try:
+            async with asyncio.timeout(LOOKUP_TIMEOUT_S):
+                answer = await self._upstream.send("GET", path, names.options, sent, None, max_bytes=MAX_MAPPING_BYTES)
+            return finding_of(answer, self._generation)
+        except (SearchError, TimeoutError, ValueError, RecursionError) as error:
+            LOG.warning("the mapping of %r could not be read: %r", names.expression, error)
+            return degraded(Reason.LOOKUP_FAILED)
+
+
+def finding_of(answer: UpstreamAnswer, generation: str) -> Finding:
+    """Terms that hold for every index of a mapping answer, or why there are none.
+
+    Indices with different λ share the smallest: codes then weigh too little in some, never too much.
+
+    Raises:
+        ValueError: a successful answer is no JSON.
+    """
+    if answer.status in (401, 403):
+        return off(Reason.FORBIDDEN)
+    if answer.status >= 500 or answer.status == 429:
+        return degraded(Reason.LOOKUP_FAILED)
+    indices = json.loads(answer.body) if answer.status == 200 else {}
+    found = [_of_index(_at(mapping, "mappings"), generation) for mapping in indices.values()]
+    terms = [item for item in found if isinstance(item, IndexTerms)]
+    if not found:
+        return off(Reason.NO_MAPPING)
+    if len(terms) < len(found):
+        return off(Reason.MIXED) if terms else next(item for item in found if isinstance(item, Status))
+    return IndexTerms(generation, min(item.points for item in terms), all(item.weighted for item in terms))
+
+
+def _of_index(mappings: Any, generation: str) -> Finding:
+    fields = _at(mappings, "properties", "gram", "properties")
+    if _at(fields, "codes", "type") != "keyword":
+        return off(Reason.NO_MAPPING)
+    calibration = _at(mappings, "_meta", "gram", "calibration")
+    points = _points(calibration)
+    if points is None:
+        return off(Reason.UNCALIBRATED)
+    if _at(calibration, "generation") != generation:
+        return off(Reason.GENERATION)
+    return IndexTerms(generation, points, _at(fields, "weights", "type") == "rank_features")
+
+
+def _points(calibration: Any) -> float | None:
+    strength, scale = _at(calibration, "strength"), _at(calibration, "score_scale")
+    if not (isinstance(strength, int | float) and isinstance(scale, int | float)):
+        return None
+    points = float(strength) * float(scale)
+    return points if math.isfinite(points) and points > 0 else None
+
+
+def _at(value: Any, *path: str) -> Any:
+    for step in path:
+        value = value.get(step) if isinstance(value, Mapping) else None
+    return value
+
+
+def _caller(headers: Headers) -> str:
+    """A digest by which look-ups of different callers are told apart; credentials themselves are not kept."""
+    credentials = sorted((name.lower(), value) for name, value in headers if name.lower() in _CREDENTIALS)
+    return hashlib.blake2b(repr(credentials).encode(), digest_size=16).hexdigest()
+
+
+def _is_for_lookup(name: bytes) -> bool:
+    return name not in _NOT_FOR_LOOKUPS and not name.startswith((b"content-", b"if-"))

@@ -1,0 +1,149 @@
+"""Codes of query texts: cached, decoded once for equal texts at one time, under a deadline and a breaker."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+from gram_plugin.contract.codes import Role, ScoredCode
+from gram_plugin.contract.text import render_query
+from gram_plugin.errors import OverloadError
+from gram_plugin.serve.breaker import Breaker
+from gram_plugin.serve.cache import AgedCache
+from gram_plugin.serve.deadline import Clock, Deadline
+from gram_plugin.serve.health import ShimMetrics
+from gram_plugin.serve.status import NotEnriched, Reason, degraded
+
+LOG = logging.getLogger(__name__)
+
+Codes = tuple[ScoredCode, ...]
+
+
+class CodeSource(Protocol):
+    """What decodes one rendered text; `serve.batching.Batcher` is one."""
+
+    async def codes(self, text: str, role: Role) -> list[ScoredCode]:
+        """Ranked codes of one rendered text."""
+
+
+@dataclass(eq=False)
+class _Flight:
+    """One decoding and those who wait for it; `late` once the deadline of one of them has passed."""
+
+    task: asyncio.Task[Codes | Reason]
+    waiting: int = 0
+    late: bool = False
+
+
+class QueryCodes:
+    """Text to codes for the shim; every way to fail is a `NotEnriched` with its reason.
+
+    A decoding that comes too late goes on and fills the cache, so that the next equal query has its codes;
+    one that nobody waits for any more because all clients hung up is cancelled.
+    """
+
+    def __init__(
+        self,
+        source: CodeSource | None,
+        *,
+        breaker: Breaker,
+        metrics: ShimMetrics,
+        cache_entries: int,
+        cache_age_s: float,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self._source = source
+        self._breaker = breaker
+        self._metrics = metrics
+        self._cache: AgedCache[str, Codes] = AgedCache(cache_entries, clock)
+        self._cache_age_s = cache_age_s
+        self._flights: dict[str, _Flight] = {}
+
+    async def codes(self, text: str, deadline: Deadline) -> Codes:
+        """Codes of a query, best first; empty when the model has nothing to say.
+
+        Raises:
+            NotEnriched: they are not there at the deadline, or the model failed or was not asked.
+        """
+        if self._source is None:
+            raise NotEnriched(degraded(Reason.NO_MODEL))
+        rendered = render_query(text)
+        if not rendered:
+            return ()
+        entry = self._cache.get(rendered)
+        if entry is not None:
+            self._metrics.queries.labels("cached").inc()
+            return entry.value
+        with self._metrics.wait.time():
+            return await self._await(self._join(rendered, self._source), deadline)
+
+    async def close(self) -> None:
+        """Cancels what is still being decoded."""
+        tasks = [flight.task for flight in self._flights.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _join(self, rendered: str, source: CodeSource) -> _Flight:
+        flight = self._flights.get(rendered)
+        self._metrics.queries.labels("joined" if flight else "decoded").inc()
+        if flight is None:
+            if not self._breaker.allows():
+                raise NotEnriched(degraded(Reason.BREAKER))
+            flight = _Flight(asyncio.create_task(self._decode(rendered, source)))
+            self._flights[rendered] = flight
+        return flight
+
+    async def _await(self, flight: _Flight, deadline: Deadline) -> Codes:
+        flight.waiting += 1
+        try:
+            async with asyncio.timeout(deadline.remaining_s):
+                found = await asyncio.shield(flight.task)
+        except TimeoutError:
+            self._count_late(flight)
+            raise NotEnriched(degraded(Reason.LATE)) from None
+        except asyncio.CancelledError:
+            if flight.waiting == 1 and not flight.late:
+                flight.task.cancel()
+            raise
+        finally:
+            flight.waiting -= 1
+        if isinstance(found, Reason):
+            raise NotEnriched(degraded(found))
+        return found
+
+    async def _decode(self, rendered: str, source: CodeSource) -> Codes | Reason:
+        """Returns its failure instead of raising it: there may be nobody left to catch it."""
+        try:
+            found: Codes | Reason = tuple(await source.codes(rendered, Role.QUERY))
+        except OverloadError:
+            found = Reason.OVERLOAD
+        except asyncio.CancelledError:
+            self._report(Reason.OVERLOAD, late=False)
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever the model does, the search goes on
+            LOG.warning("the model failed: %r", error)
+            found = Reason.MODEL_ERROR
+        finally:
+            flight = self._flights.pop(rendered)
+        self._report(found, late=flight.late)
+        if isinstance(found, tuple):
+            self._cache.put(rendered, found, self._cache_age_s)
+        return found
+
+    def _report(self, found: Codes | Reason, *, late: bool) -> None:
+        """Tells the breaker, once for each decoding; a late one has been counted when it became late."""
+        if found is Reason.OVERLOAD:
+            self._breaker.abandoned()
+        elif not late:
+            (self._breaker.succeeded if isinstance(found, tuple) else self._breaker.failed)()
+        self._metrics.breaker.set(self._breaker.is_open)
+
+    def _count_late(self, flight: _Flight) -> None:
+        if not flight.late and not flight.task.done():
+            flight.late = True
+            self._breaker.failed()
+            self._metrics.breaker.set(self._breaker.is_open)

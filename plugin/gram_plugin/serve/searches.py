@@ -1,0 +1,216 @@
+"""Searches as clients send them: which requests are some, and what their bodies want. Pure: bytes to values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+from urllib.parse import parse_qsl, quote, urlencode
+
+from gram_plugin.errors import RequestError
+from gram_plugin.search.query import GramExtension, Mode, find_query_text, reason_untouched, take_extension
+from gram_plugin.serve.indices import IndexNames
+from gram_plugin.serve.status import NotEnriched, Reason, Status, off
+
+MODE_HEADER = "x-gram-mode"
+_RESOLUTION = ("allow_no_indices", "expand_wildcards", "ignore_unavailable")
+_UNTOUCHED = {"off": Reason.MODE, "no-query": Reason.NO_QUERY, "hybrid": Reason.HYBRID, "no-score": Reason.NO_SCORE}
+
+
+class Kind(StrEnum):
+    """The endpoints that are enriched."""
+
+    SEARCH = "_search"
+    MSEARCH = "_msearch"
+
+
+@dataclass(frozen=True)
+class Target:
+    """Endpoint and indices of a search request, from its method and URL."""
+
+    kind: Kind
+    names: IndexNames
+    parameters: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What holds for a search that says nothing else."""
+
+    mode: Mode
+    budget_ms: float
+
+
+@dataclass(frozen=True)
+class Search:
+    """One search that may be enriched: its body without `ext.gram`, and what its client wants."""
+
+    body: dict[str, Any]
+    text: str
+    mode: Mode
+    budget_ms: float
+    explain: bool
+    names: IndexNames
+
+
+@dataclass(frozen=True)
+class Item:
+    """One search of a request; `lexical` is what OpenSearch gets when nothing is added.
+
+    `wanted` is the search, or why it stays lexical whatever the model says.
+    """
+
+    head: bytes
+    lexical: bytes
+    wanted: Search | Status
+
+
+def target_of(method: str, raw_path: bytes, query: bytes) -> Target | None:
+    """The target of a search request; None for every request that is none."""
+    steps = raw_path.decode("latin-1").strip("/").split("/")
+    if method not in ("GET", "POST") or len(steps) > 2 or steps[-1] not in set(Kind):
+        return None
+    parameters = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True))
+    expression = steps[0] if len(steps) == 2 else ""
+    if expression.startswith("_") and expression != "_all":
+        return None
+    return Target(Kind(steps[-1]), IndexNames(expression, _options(parameters)), parameters)
+
+
+def header_mode(value: str, default: Mode) -> Mode:
+    """The mode that the header `x-gram-mode` names, else the default."""
+    text = value.strip().lower()
+    return Mode(text) if text in set(Mode) else default
+
+
+def items_of(body: bytes, target: Target, wishes: Wishes) -> list[Item]:
+    """The searches of a request body: one for `_search`, each for `_msearch`.
+
+    Raises:
+        NotEnriched: the body as a whole is not what the endpoint takes.
+    """
+    if target.kind is Kind.SEARCH:
+        return [_item(b"", body, target, wishes)]
+    lines = body.split(b"\n")
+    if lines[-1].strip() or len(lines) % 2 == 0:
+        raise NotEnriched(off(Reason.INVALID))
+    pairs = zip(lines[:-1:2], lines[1::2], strict=True)
+    return [_item(head, line, target, wishes) for head, line in pairs]
+
+
+def render_items(items: Sequence[Item], bodies: Sequence[bytes], kind: Kind) -> bytes:
+    """The request body that carries `bodies` in place of the items' own."""
+    if kind is Kind.SEARCH:
+        return bodies[0]
+    return b"".join(item.head + b"\n" + body + b"\n" for item, body in zip(items, bodies, strict=True))
+
+
+def write_json(document: Mapping[str, Any]) -> bytes:
+    """Compact ASCII JSON, so that lone surrogates stay the escapes that they were.
+
+    Raises:
+        ValueError: a number does not fit into 64 bits of floating point.
+        RecursionError: it is too deep.
+    """
+    return json.dumps(document, separators=(",", ":"), allow_nan=False).encode("ascii")
+
+
+def _item(head: bytes, raw: bytes, target: Target, wishes: Wishes) -> Item:
+    """Reads one search; whatever it may hold is a status here, never an error."""
+    lexical = raw
+    try:
+        document = _read_json(raw)
+        body = _without_gram(document)
+        lexical = raw if body is document else write_json(body)
+        names = _names(head, target.names)
+        return Item(head, lexical, _search(body, _extension(document), target, wishes, names))
+    except NotEnriched as end:
+        return Item(head, lexical, end.status)
+    except (ValueError, RecursionError):
+        return Item(head, lexical, off(Reason.INVALID))
+
+
+def _read_json(raw: bytes) -> dict[str, Any]:
+    """A JSON object that OpenSearch reads in the same way: UTF-8, no key twice, no NaN."""
+    if not raw.strip():
+        raise NotEnriched(off(Reason.NO_BODY))
+    document = json.loads(raw.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_constant)
+    if not isinstance(document, dict):
+        raise NotEnriched(off(Reason.INVALID))
+    return document
+
+
+def _without_gram(document: dict[str, Any]) -> dict[str, Any]:
+    """The body without `ext.gram`, whatever that holds; the very same object when there is none."""
+    extensions = document.get("ext")
+    if not isinstance(extensions, dict) or "gram" not in extensions:
+        return document
+    others = {key: value for key, value in extensions.items() if key != "gram"}
+    rest = {key: value for key, value in document.items() if key != "ext"}
+    return {**rest, "ext": others} if others else rest
+
+
+def _extension(document: Mapping[str, Any]) -> GramExtension:
+    try:
+        return take_extension(document)[1] or GramExtension()
+    except RequestError:
+        raise NotEnriched(off(Reason.EXTENSION)) from None
+
+
+def _search(
+    body: dict[str, Any], extension: GramExtension, target: Target, wishes: Wishes, names: IndexNames
+) -> Search:
+    mode = extension.mode or wishes.mode
+    reason = _reason_against(body, target, mode)
+    if reason is not None:
+        raise NotEnriched(off(reason))
+    text = extension.query if extension.query is not None else find_query_text(body)
+    if not text:
+        raise NotEnriched(off(Reason.NO_TEXT))
+    budget_ms = wishes.budget_ms if extension.budget_ms is None else extension.budget_ms
+    return Search(body, text, mode, budget_ms, extension.explain, names)
+
+
+def _reason_against(body: Mapping[str, Any], target: Target, mode: Mode) -> Reason | None:
+    if mode is Mode.OFF:
+        return Reason.MODE
+    if target.kind is Kind.SEARCH and not {"q", "source"}.isdisjoint(target.parameters):
+        return Reason.URL_QUERY
+    if "pit" in body:
+        return Reason.PIT
+    if mode is Mode.RESCUE and "scroll" in target.parameters:
+        return Reason.SCROLL
+    untouched = reason_untouched(body, mode)
+    return None if untouched is None else _UNTOUCHED.get(untouched, Reason.NO_QUERY)
+
+
+def _names(head: bytes, default: IndexNames) -> IndexNames:
+    """The indices of one item of `_msearch`: its head line's, else those of the URL."""
+    if not head.strip():
+        return default
+    line = _read_json(head)
+    indices = line.get("index", line.get("indices"))
+    if indices is None or indices == []:
+        expression = default.expression
+    else:
+        listed = indices if isinstance(indices, list) else [indices]
+        expression = ",".join(quote(str(name), safe="*,-_.+") for name in listed)
+    return IndexNames(expression, _options(line) or default.options)
+
+
+def _options(parameters: Mapping[str, Any]) -> str:
+    chosen = {key: parameters[key] for key in _RESOLUTION if key in parameters}
+    return urlencode({key: str(value).lower() for key, value in chosen.items() if isinstance(value, str | bool)})
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(pairs)
+    if len(document) != len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return document
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")

@@ -1,0 +1,264 @@
+"""The query shim: an ASGI app that stands before OpenSearch and adds codes to its searches.
+
+What is no search goes through byte for byte. A search goes through too, with or without codes, and the
+header `x-gram-status` tells which.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from gram_plugin.contract.codes import Generator, Role
+from gram_plugin.errors import GramError, SearchError
+from gram_plugin.serve.batching import Batcher
+from gram_plugin.serve.bodies import RequestBody, read_body, readable
+from gram_plugin.serve.breaker import Breaker
+from gram_plugin.serve.deadline import Clock
+from gram_plugin.serve.enriching import Decision, Enricher
+from gram_plugin.serve.exchange import Exchange
+from gram_plugin.serve.hangup import CancelOnHangup
+from gram_plugin.serve.health import Health, ShimMetrics
+from gram_plugin.serve.http import RelayedResponse, Upstream, raw_target, upstream_error
+from gram_plugin.serve.indices import Indices
+from gram_plugin.serve.querycodes import QueryCodes
+from gram_plugin.serve.searches import (
+    MODE_HEADER,
+    Item,
+    Search,
+    Target,
+    Wishes,
+    header_mode,
+    items_of,
+    target_of,
+)
+from gram_plugin.serve.settings import ShimSettings
+from gram_plugin.serve.status import HEADER, NotEnriched, Outcome, Reason, Status, degraded, off, summary
+
+LOG = logging.getLogger(__name__)
+
+CODES_HEADER = b"x-gram-codes"
+WARM_UP_S = 30.0
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What one shim is made of; nothing of it is global."""
+
+    settings: ShimSettings
+    upstream: Upstream
+    batcher: Batcher | None
+    query_codes: QueryCodes
+    indices: Indices
+    enricher: Enricher
+    metrics: ShimMetrics
+    health: Health
+    clock: Clock
+
+
+def create_shim(settings: ShimSettings, generator: Generator | None, *, clock: Clock = time.monotonic) -> Starlette:
+    """The shim as an ASGI app; without a generator it is a proxy that says `degraded; reason=no-model`.
+
+    Args:
+        settings: where OpenSearch is, and the bounds.
+        generator: the model, called from one thread at a time.
+        clock: seconds that never run backwards.
+    """
+    parts = _parts(settings, generator, clock)
+    app = Starlette(
+        routes=parts.health.routes(), middleware=[Middleware(CancelOnHangup)], lifespan=lambda _: _running(parts)
+    )
+    app.router.redirect_slashes = False
+    app.router.default = Shim(parts)
+    return app
+
+
+class Shim:
+    """Everything but the shim's own endpoints: searches are enriched, all else is relayed."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._settings = parts.settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request as ASGI."""
+        request = Request(scope, receive)
+        try:
+            response = await self._answer(request)
+        except ClientDisconnect:
+            return
+        await response(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response:
+        target = target_of(request.method, raw_target(request).partition(b"?")[0], request.scope["query_string"])
+        if target is None:
+            return await self._parts.upstream.forward(request)
+        body = await read_body(request, self._settings.max_body_bytes)
+        try:
+            text = self._text(request, body)
+            items = items_of(text, target, self._wishes(request))
+        except NotEnriched as end:
+            return await self._untouched(request, target, body, end.status)
+        return await self._search(request, target, body, text, items)
+
+    def _text(self, request: Request, body: RequestBody) -> bytes:
+        """The body as JSON text, or why this request stays untouched."""
+        if body.content is None:
+            raise NotEnriched(off(Reason.TOO_LARGE))
+        headers = request.headers
+        encoding, media_type = headers.get("content-encoding", ""), headers.get("content-type", "")
+        return readable(body.content, encoding, media_type, self._settings.max_body_bytes)
+
+    def _wishes(self, request: Request) -> Wishes:
+        mode = header_mode(request.headers.get(MODE_HEADER, ""), self._settings.mode)
+        return Wishes(mode, self._settings.budget_ms)
+
+    async def _untouched(self, request: Request, target: Target, body: RequestBody, status: Status) -> Response:
+        self._record(target, [Decision(status)], status, [])
+        return await self._parts.upstream.forward(
+            request, body=body.untouched, extra_response_headers=[(HEADER, status.header())]
+        )
+
+    async def _search(
+        self, request: Request, target: Target, body: RequestBody, text: bytes, items: list[Item]
+    ) -> Response:
+        if self._is_switched_off():
+            items = [Item(item.head, item.lexical, off(Reason.SWITCH)) for item in items]
+        exchange = Exchange(self._parts.upstream, self._parts.enricher, request, target.kind, body, text)
+        try:
+            with self._parts.metrics.upstream.time():
+                done = await exchange.run(items, self._settings.rescue_below)
+        except SearchError as error:
+            status = degraded(Reason.UPSTREAM)
+            self._record(target, [Decision(status)] * len(items), status, items)
+            return upstream_error(error, [(HEADER, status.header())])
+        status = summary([decision.status for decision in done.decisions])
+        self._record(target, done.decisions, status, items)
+        return RelayedResponse(done.stream, _headers(status, items, done.decisions))
+
+    def _is_switched_off(self) -> bool:
+        return self._settings.off_file is not None and self._settings.off_file.exists()
+
+    def _record(self, target: Target, decisions: Sequence[Decision], status: Status, items: Sequence[Item]) -> None:
+        """Counts every search and writes one log line for the request."""
+        for decision in decisions:
+            found = decision.status
+            self._parts.metrics.searches.labels(str(found.outcome), str(found.reason or "")).inc()
+        if LOG.isEnabledFor(logging.INFO):
+            LOG.info("%s", json.dumps(_line(target, decisions, status, items, self._settings.log_queries)))
+
+
+def _headers(status: Status, items: Sequence[Item], decisions: Sequence[Decision]) -> list[tuple[bytes, bytes]]:
+    applied = sum(decision.status.outcome is Outcome.APPLIED for decision in decisions)
+    counts = f"{applied}/{len(items)}" if len(items) > 1 else ""
+    headers = [(HEADER, status.header(counts))]
+    first = items[0].wanted if len(items) == 1 else None
+    if isinstance(first, Search) and first.explain:
+        headers.append((CODES_HEADER, _shown_codes(decisions[0])))
+    return headers
+
+
+def _shown_codes(decision: Decision) -> bytes:
+    """`type=sofa|colour=red;p=0.930, type=sofa;p=0.800`, percent-encoded where ASCII ends."""
+    shown = (f"{quote(scored.code.text, safe='=|%')};p={scored.probability:.3f}" for scored in decision.codes)
+    return ", ".join(shown).encode("ascii")
+
+
+def _line(
+    target: Target, decisions: Sequence[Decision], status: Status, items: Sequence[Item], with_queries: bool
+) -> dict[str, Any]:
+    line: dict[str, Any] = {
+        "event": "search",
+        "endpoint": str(target.kind),
+        "index": target.names.expression,
+        "status": str(status.outcome),
+        "reason": str(status.reason or ""),
+        "searches": len(decisions),
+        "codes": sum(len(decision.codes) for decision in decisions),
+    }
+    if with_queries:
+        line["queries"] = [item.wanted.text for item in items if isinstance(item.wanted, Search)]
+    return line
+
+
+def _parts(settings: ShimSettings, generator: Generator | None, clock: Clock) -> Parts:
+    upstream = Upstream(
+        settings.upstream_url,
+        connect_timeout_s=settings.connect_timeout_s,
+        request_timeout_s=settings.request_timeout_s,
+        max_connections=settings.max_connections,
+        ca_file=settings.ca_file,
+        verify_tls=settings.verify_tls,
+    )
+    breaker = Breaker(settings.breaker_failures, settings.breaker_pause_s, clock)
+    health = Health(lambda: {"model": generator.generation if generator else None, "breaker_open": breaker.is_open})
+    metrics = ShimMetrics(health.registry)
+    batcher = _batcher(settings, generator)
+    query_codes = QueryCodes(
+        batcher,
+        breaker=breaker,
+        metrics=metrics,
+        cache_entries=settings.cache_entries,
+        cache_age_s=settings.cache_age_s,
+        clock=clock,
+    )
+    generation = generator.generation if generator else ""
+    indices = Indices(upstream, generation, settings.calibration_age_s, clock)
+    enricher = Enricher(settings, generation, indices, query_codes, clock)
+    return Parts(settings, upstream, batcher, query_codes, indices, enricher, metrics, health, clock)
+
+
+def _batcher(settings: ShimSettings, generator: Generator | None) -> Batcher | None:
+    if generator is None:
+        return None
+    return Batcher(
+        generator, max_batch=settings.max_batch, max_wait_ms=settings.max_wait_ms, max_queue=settings.max_queue
+    )
+
+
+def _running(parts: Parts) -> AbstractAsyncContextManager[None]:
+    @asynccontextmanager
+    async def running() -> AsyncIterator[None]:
+        await parts.upstream.start()
+        if parts.batcher is not None:
+            await parts.batcher.start()
+        warming = asyncio.create_task(_warm_up(parts))
+        try:
+            yield
+        finally:
+            parts.health.ready = False
+            warming.cancel()
+            await parts.indices.close()
+            await parts.query_codes.close()
+            if parts.batcher is not None:
+                await parts.batcher.stop()
+            await parts.upstream.close()
+
+    return running()
+
+
+async def _warm_up(parts: Parts) -> None:
+    """Decodes once and then reports ready; searches are answered meanwhile, if need be without codes.
+
+    A model that fails here is as harmless as one that fails later, so the shim is ready all the same.
+    """
+    try:
+        if parts.batcher is not None:
+            async with asyncio.timeout(WARM_UP_S):
+                await parts.batcher.codes("warm up", Role.QUERY)
+    except (GramError, TimeoutError) as error:
+        LOG.warning("the model failed at the start, searches stay lexical until it recovers: %s", error)
+    parts.health.ready = True
