@@ -2,8 +2,8 @@ r"""Reading and writing `_bulk` bodies: NDJSON whose lines stay the client's own
 
 Framing follows OpenSearch: lines end in `\n` (a `\r` before it is white space), the last one too; empty lines where
 an action is expected are skipped; `delete` has no source line. A line that breaks the framing refuses the request, as
-OpenSearch would. A *source* that is no JSON object does not: OpenSearch answers it as a failed item among others, so
-it is passed on as it came.
+OpenSearch would, and so does the malformed source of an `update`. Any other *source* that is no JSON object does not:
+OpenSearch answers it as one failed item among the others, so it is passed on as it came.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ def parse_bulk(body: bytes) -> list[BulkItem]:
     """Splits a bulk body into its actions, in order.
 
     Raises:
-        RequestError: the body is empty or does not end in a newline, an action line is malformed, or a source line is
-            missing; the message has the number of the line.
+        RequestError: the body is empty or does not end in a newline, an action line or the source of an update is
+            malformed, or a source line is missing; the message has the number of the line.
     """
     if body.strip() and not body.endswith(b"\n"):
         last_line = body.count(b"\n") + 1
@@ -97,14 +97,17 @@ def _items(lines: Iterator[_Line]) -> Iterator[BulkItem]:
         if not line.content.strip():
             continue
         action, metadata = _action_of(line)
-        raw_source = None if action == "delete" else _source_line(lines, line, action)
-        source = None if raw_source is None else _object_or_none(raw_source)
-        yield BulkItem(action, metadata, source, line.number, line.content, raw_source)
+        if action == "delete":
+            yield BulkItem(action, metadata, None, line.number, line.content, None)
+        else:
+            source_line = _source_line(lines, line, action)
+            source = _source_of(source_line, action)
+            yield BulkItem(action, metadata, source, line.number, line.content, source_line.content)
 
 
 def _action_of(line: _Line) -> tuple[str, Mapping[str, Any]]:
     try:
-        parsed = json.loads(line.content, object_pairs_hook=_without_duplicates)
+        parsed = _json_of(line.content, object_pairs_hook=_without_duplicates)
     except (ValueError, RecursionError) as error:
         raise _malformed(line, f"is no JSON: {error}") from error
     if not isinstance(parsed, dict) or len(parsed) != 1:
@@ -117,19 +120,27 @@ def _action_of(line: _Line) -> tuple[str, Mapping[str, Any]]:
     return action, metadata
 
 
-def _source_line(lines: Iterator[_Line], action_line: _Line, action: str) -> bytes:
+def _source_line(lines: Iterator[_Line], action_line: _Line, action: str) -> _Line:
+    """The next line; OpenSearch would drop an action without one and say nothing."""
     line = next(lines, None)
     if line is None:
         raise _malformed(action_line, f"is the last one, but {action!r} needs a source line after it")
-    return line.content
+    return line
 
 
-def _object_or_none(raw: bytes) -> dict[str, Any] | None:
+def _source_of(line: _Line, action: str) -> dict[str, Any] | None:
+    """The source as an object; None where OpenSearch will fail the item, an error where it would fail the request."""
     try:
-        parsed = json.loads(raw)
-    except (ValueError, RecursionError):
+        parsed = _json_of(line.content)
+    except (ValueError, RecursionError) as error:
+        if action == "update":
+            raise _malformed(line, f"is no JSON: {error}") from error
         return None
     return parsed if isinstance(parsed, dict) else None
+
+
+def _json_of(content: bytes, **options: Any) -> Any:
+    return json.loads(content.decode("utf-8-sig"), **options)  # OpenSearch takes a byte order mark too
 
 
 def _without_duplicates(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
@@ -143,7 +154,7 @@ def _without_duplicates(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 def _malformed(line: _Line, finding: str) -> RequestError:
     return RequestError(
         f"line {line.number} of the bulk body {finding}; found {line.content[:80]!r}",
-        next_step='expected an action line such as {"index": {"_id": "1"}}',
+        next_step="send action and source lines in turn, each one JSON object on one line",
     )
 
 

@@ -62,7 +62,7 @@ def _weights(codes: Sequence[ScoredCode], generation: str) -> dict[str, float]:
     for scored in ranked:
         stored = scored.code.stored(generation)
         if _is_weight(scored.probability) and len(stored.encode()) <= MAX_STORED_BYTES:
-            weights.setdefault(stored, float(f"{scored.probability:.{WEIGHT_DIGITS}g}"))
+            weights.setdefault(stored, float(f"{min(scored.probability, 1.0):.{WEIGHT_DIGITS}g}"))
     return weights
 
 

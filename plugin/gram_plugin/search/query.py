@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from gram_plugin.contract.codes import MAX_CODES, Attribute, ScoredCode
+from gram_plugin.contract.codes import MAX_CODES, Attribute, Code, ScoredCode
 from gram_plugin.errors import ConfigError, RequestError
 from gram_plugin.search.words import Body, demands, find_query_text
 
@@ -192,8 +192,10 @@ def take_extension(body: Mapping[str, Any]) -> tuple[Body, GramExtension | None]
 def _strongest(codes: Iterable[ScoredCode], limit: int) -> list[ScoredCode]:
     """Distinct codes with a usable probability, most probable first, equal ones by text."""
     usable = (code for code in codes if math.isfinite(code.probability) and code.probability > 0)
-    ranked = sorted(usable, key=lambda scored: (-scored.probability, scored.code.text))
-    return list({scored.code: scored for scored in reversed(ranked)}.values())[::-1][:limit]
+    best: dict[Code, ScoredCode] = {}
+    for scored in sorted(usable, key=lambda scored: (-scored.probability, scored.code.text)):
+        best.setdefault(scored.code, scored)
+    return list(best.values())[:limit]
 
 
 def _code_query(scored: ScoredCode, generation: str, settings: ClauseSettings) -> Body:

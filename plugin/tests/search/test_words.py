@@ -1,0 +1,119 @@
+"""Tests of finding the text of a query in a search body."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gram_plugin.search.words import find_query_text
+
+MATCH = {"match": {"title": "red shoe"}}
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        MATCH,
+        {"match": {"title": {"query": " red shoe ", "fuzziness": "AUTO"}}},
+        {"match_phrase": {"title": "red shoe"}},
+        {"match_phrase_prefix": {"title": {"query": "red shoe"}}},
+        {"match_bool_prefix": {"title": "red shoe"}},
+        {"multi_match": {"query": "red shoe", "fields": ["title^3"]}},
+        {"combined_fields": {"query": "red shoe", "fields": ["title"]}},
+        {"simple_query_string": {"query": "+red +shoe -blue"}},
+        {"query_string": {"query": "red AND shoe* NOT blue"}},
+        {"query_string": {"query": '"red shoe"~2^3 !blue'}},
+        {"query_string": {"query": "(red OR shoe~1) -(blue green)"}},
+        {"bool": {"must": MATCH}},
+        {"bool": {"must": [MATCH, {"term": {"brand": "x"}}], "filter": {"match": {"brand": "other"}}}},
+        {"bool": {"must": [MATCH], "should": [{"match": {"brand": "favourite"}}]}},
+        {"bool": {"should": [MATCH, {"match_phrase": {"title": "Red  Shoe"}}], "must": []}},
+        {"bool": {"must": [{"term": {"a": 1}}], "should": [MATCH]}},
+        {"function_score": {"query": {"bool": {"must": [MATCH]}}, "functions": []}},
+        {"script_score": {"query": MATCH, "script": {}}},
+        {"boosting": {"positive": MATCH, "negative": {"match": {"title": "used"}}}},
+        {"constant_score": {"filter": MATCH}},
+        {"dis_max": {"queries": [MATCH, {"term": {"sku": "red shoe"}}]}},
+        {"nested": {"path": "offers", "query": MATCH}},
+    ],
+)
+def test_text_is_found(query: dict[str, Any]) -> None:
+    """The text that a shopper typed is found in every supported query and wrapper."""
+    found = find_query_text({"query": query})
+    assert found is not None
+    assert found.casefold().split() == ["red", "shoe"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"query": None},
+        {"query": "red shoe"},
+        {"query": []},
+        {"query": {"match_all": {}}},
+        {"query": {"match": {"title": ""}}},
+        {"query": {"match": {"title": " \t"}}},
+        {"query": {"match": {"title": True}}},
+        {"query": {"match": {"title": ["red"]}}},
+        {"query": {"match": {}}},
+        {"query": {"match": "red shoe"}},
+        {"query": {"match": {"a": "x", "b": "y"}}},
+        {"query": {"term": {"sku": "X1"}}},
+        {"query": {"bool": {"filter": [MATCH]}}},
+        {"query": {"bool": {"must_not": [MATCH]}}},
+        {"query": {"bool": {"must": [MATCH, {"match": {"brand": "nike"}}]}}},
+        {"query": {"bool": []}},
+        {"query": {"query_string": {"query": "brand:nike AND red"}}},
+        {"query": {"query_string": {"query": "price:[1 TO 5]"}}},
+        {"query": {"query_string": {"query": "/re.+/"}}},
+        {"query": {"query_string": {"query": "*"}}},
+        {"query": {"query_string": {"query": "-red"}}},
+        {"query": {"more_like_this": {"like": "red"}}},
+        {"query": {"match": {"title": "a"}, "term": {"b": "c"}}},
+    ],
+)
+def test_what_is_not_understood_gives_none(body: dict[str, Any]) -> None:
+    """No text, a text that is not the shopper's, or several that differ: nothing is guessed."""
+    assert find_query_text(body) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["x", "y" * 10_000, "🛋️ sofa", "مقعد", "כורסה", "靴", "\ud800", "t-shirt", "50%", "1/2 inch", "AT&T"]
+)
+def test_any_text_passes_as_it_is(text: str) -> None:
+    """One character or ten thousand, any script, even a lone surrogate: a plain match is taken literally."""
+    assert find_query_text({"query": {"match": {"title": text}}}) == text
+
+
+def test_number_is_a_text() -> None:
+    """Clients send model numbers as JSON numbers."""
+    assert find_query_text({"query": {"match": {"title": 3310}}}) == "3310"
+
+
+def test_too_deep_is_not_understood() -> None:
+    """The search for text ends at a fixed depth."""
+    query: dict[str, Any] = MATCH
+    for _ in range(60):
+        query = {"bool": {"must": [query]}}
+    assert find_query_text({"query": query}) is None
+
+
+_values = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["bool", "must", "should", "match", "query", "dis_max", "queries"]), inner)
+    ),
+    max_leaves=10,
+)
+
+
+@given(_values)
+def test_no_body_makes_it_fail(query: Any) -> None:
+    """Malformed queries give None or a text, never an error."""
+    found = find_query_text({"query": query})
+    assert found is None or found.strip()
