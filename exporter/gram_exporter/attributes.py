@@ -104,16 +104,12 @@ def learn_terms(titles: Sequence[str], *, min_products: int, max_terms: int, max
     """Learns the telling words and word pairs of titles as `other=` attributes.
 
     Kept are those that at least `min_products` and at most `max_share` of the titles contain,
-    the `max_terms` with the largest df x idf; a pair must be said at least half as often as its
-    rarer word, or it is no name.
+    the `max_terms` with the largest df x idf; both words of a pair must be telling by themselves, and
+    the pair said at least half as often as its rarer word, or it is no name.
     """
     counts = Counter(phrase for title in titles for phrase in set(_title_phrases(words(title))))
     ceiling = max(min_products, int(max_share * len(titles)))
-    kept = {
-        phrase: count
-        for phrase, count in counts.items()
-        if min_products <= count <= ceiling and (len(phrase) == 1 or 2 * count >= min(counts[(w,)] for w in phrase))
-    }
+    kept = {phrase: count for phrase, count in counts.items() if _telling(phrase, counts, min_products, ceiling)}
     telling = sorted(kept, key=lambda phrase: (-kept[phrase] * math.log(len(titles) / kept[phrase]), phrase))
     found = ((phrase, _attribute_or_none(_TERM_TYPE, " ".join(phrase))) for phrase in telling[:max_terms])
     return Lexicon({phrase: (attribute,) for phrase, attribute in found if attribute})
@@ -152,6 +148,11 @@ def _phrase_counts(products: Iterable[ProductText], draft: Lexicon) -> tuple[Cou
         said.update(matched)
         right.update(attribute for attribute in matched if attribute in own)
     return said, right
+
+
+def _telling(phrase: Phrase, counts: Counter[Phrase], fewest: int, ceiling: int) -> bool:
+    parts = [counts[(word,)] for word in phrase]
+    return fewest <= counts[phrase] and max(parts) <= ceiling and (len(phrase) == 1 or 2 * counts[phrase] >= min(parts))
 
 
 def _title_phrases(tokens: Sequence[str]) -> Iterator[Phrase]:

@@ -1,0 +1,118 @@
+"""The GRAM model: a text tokenizer and one small T5 that reads queries and products by two prompts.
+
+Its vocabulary is the tokenizer's, then one token for each attribute of the codebook, so that a code is
+as many decoding steps as it has attributes, plus one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import T5Config, T5ForConditionalGeneration
+
+from gram_exporter.config import TrainingConfig
+from gram_plugin.contract.bundle import Tokens
+from gram_plugin.contract.codes import Attribute, Role, readable_value
+
+PAD, EOS = "<pad>", "</s>"
+EMBEDDING_STD = 0.3
+PROMPTS = {Role.QUERY: "<query>", Role.PRODUCT: "<product>"}
+
+
+@dataclass(frozen=True)
+class TokenLimits:
+    """Longest inputs in tokens, prompt and end token counted in."""
+
+    query: int
+    product: int
+
+
+def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Tokenizer:
+    """Byte-level BPE over rendered texts: no text of any script is unknown to it."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        min_frequency=2,
+        special_tokens=[PAD, EOS, *PROMPTS.values()],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    # A text that spells a special token must not become one.
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+def tokens_of(tokenizer: Tokenizer, limits: TokenLimits) -> Tokens:
+    """The token ids that decoding needs."""
+    return Tokens(
+        pad=tokenizer.token_to_id(PAD),
+        eos=tokenizer.token_to_id(EOS),
+        decoder_start=tokenizer.token_to_id(PAD),
+        first_attribute=tokenizer.get_vocab_size(),
+        prompts={role.value: (tokenizer.token_to_id(prompt),) for role, prompt in PROMPTS.items()},
+        max_query_tokens=limits.query,
+        max_product_tokens=limits.product,
+    )
+
+
+def new_model(
+    tokenizer: Tokenizer, attributes: Sequence[Attribute], tokens: Tokens, settings: TrainingConfig
+) -> T5ForConditionalGeneration:
+    """A model from scratch whose attribute embeddings begin as the mean of their words' embeddings.
+
+    The library's default initialisation (embeddings of standard deviation 1) does not train at the
+    rates that a small model needs, so weights start small.
+    """
+    heads = max(1, settings.d_model // 32)
+    config = T5Config(  # type: ignore[no-untyped-call]
+        vocab_size=tokens.first_attribute + len(attributes),
+        d_model=settings.d_model,
+        d_kv=settings.d_model // heads,
+        d_ff=settings.d_model * 3,
+        num_heads=heads,
+        num_layers=settings.encoder_layers,
+        num_decoder_layers=settings.decoder_layers,
+        relative_attention_num_buckets=16,
+        relative_attention_max_distance=64,
+        dropout_rate=settings.dropout,
+        pad_token_id=tokens.pad,
+        eos_token_id=tokens.eos,
+        decoder_start_token_id=tokens.decoder_start,
+        tie_word_embeddings=True,
+    )
+    torch.manual_seed(settings.seed)
+    model = T5ForConditionalGeneration(config)
+    with torch.no_grad():
+        model.shared.weight.normal_(0.0, EMBEDDING_STD)
+        _start_from_words(model.shared.weight, tokenizer, attributes, tokens.first_attribute)
+    return model
+
+
+def _start_from_words(
+    embedding: torch.Tensor, tokenizer: Tokenizer, attributes: Sequence[Attribute], first: int
+) -> None:
+    for at, encoding in enumerate(tokenizer.encode_batch([readable_value(a.value) for a in attributes])):
+        if encoding.ids:
+            mean = embedding[encoding.ids].mean(dim=0)  # (d_model,)
+            embedding[first + at] = 0.5 * embedding[first + at] + mean
+
+
+def input_ids(tokenizer: Tokenizer, texts: Sequence[str], role: Role, tokens: Tokens) -> list[list[int]]:
+    """Prompt, text tokens cut to the role's limit, end token; one list for each text."""
+    limit = tokens.max_query_tokens if role is Role.QUERY else tokens.max_product_tokens
+    prompt = list(tokens.prompts[role.value])
+    room = limit - len(prompt) - 1
+    encodings = tokenizer.encode_batch(list(texts), add_special_tokens=False)
+    return [[*prompt, *encoding.ids[:room], tokens.eos] for encoding in encodings]
+
+
+def padded(rows: Sequence[Sequence[int]], pad: int) -> torch.Tensor:
+    """Right-padded int64 tensor, shape (rows, longest)."""
+    longest = max(map(len, rows))
+    return torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows])

@@ -1,0 +1,141 @@
+"""From a catalogue and its feedback to everything that training reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+
+from gram_exporter.attributes import learn_lexicon, learn_terms, product_attributes, product_text
+from gram_exporter.codebook import Codebook, CodebookSettings, build_codebook
+from gram_exporter.config import Config, TrainingConfig
+from gram_exporter.data import CatalogueView, Example, catalogue_examples, feedback_examples, product_examples
+from gram_exporter.record import CalibrationText
+from gram_plugin.contract.codes import Code, Role
+from gram_plugin.contract.text import Rendering, render_product
+from gram_plugin.errors import TrainingError
+
+Item = TypeVar("Item")
+
+CODES_PER_QUERY = 8
+MAX_CALIBRATION_PRODUCTS = 300
+MAX_CALIBRATION_QUERIES = 600
+MAX_QUERIES_MADE = 40_000
+ENOUGH_CALIBRATION_QUERIES = 100
+RIGHT_SHARE = 0.5
+"""A code is right for a query when at least this part of its wanted products carries it."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that training reads; `queries` come from feedback, `made` from the catalogue."""
+
+    codebook: Codebook
+    rendering: Rendering
+    queries: tuple[Example, ...]
+    made: tuple[Example, ...]
+    products: tuple[Example, ...]
+    calibration: tuple[CalibrationText, ...]
+
+
+def prepare(
+    products: Mapping[str, Mapping[str, Any]], wanted: Mapping[str, Mapping[str, float]], config: Config
+) -> Prepared:
+    """Extracts attributes, builds the codebook and makes the examples; deterministic for a seed.
+
+    Args:
+        products: product id to document, in catalogue order.
+        wanted: query text to product id to weight > 0, from clicks or judgments; may be empty.
+        config: the parsed gram.toml.
+
+    Raises:
+        TrainingError: there are no products, or none of them shares an attribute with another.
+    """
+    if not products:
+        raise TrainingError("the catalogue has no products", next_step="check [catalogue] path in gram.toml")
+    rendering = rendering_of(config)
+    view = _view(products, config, rendering)
+    settings = CodebookSettings(
+        config.codes.min_products, config.codes.max_attributes, config.codes.max_share, config.codes.max_codes
+    )
+    codebook = build_codebook(view.attributes, settings)
+    asked = feedback_examples(wanted, view, codebook, per_query=CODES_PER_QUERY)
+    count = min(MAX_QUERIES_MADE, 4 * len(products))
+    made = catalogue_examples(view, codebook, count=count, per_query=CODES_PER_QUERY, seed=config.training.seed)
+    coded = product_examples(view, codebook, [*asked, *made], per_product=config.codes.max_per_product)
+    held = _held_out(asked, made, coded, config.training)
+    return Prepared(
+        codebook,
+        rendering,
+        queries=tuple(example for example in asked if example.text not in held.queries),
+        made=tuple(example for example in made if example.text not in held.queries),
+        products=tuple(example for example in coded if len(example.codes) and example.text not in held.products),
+        calibration=tuple(_calibration_texts(held, codebook)),
+    )
+
+
+def rendering_of(config: Config) -> Rendering:
+    """Title, then attribute fields, then the long texts: a cut at the end must not lose the attributes."""
+    title, *rest = config.catalogue.text
+    fields = dict.fromkeys((title, *config.catalogue.attributes, *rest))
+    return Rendering(tuple(fields))
+
+
+def _view(products: Mapping[str, Mapping[str, Any]], config: Config, rendering: Rendering) -> CatalogueView:
+    catalogue = config.catalogue
+    texts = [product_text(source, catalogue.text, catalogue.attributes) for source in products.values()]
+    lexicon = learn_lexicon(texts, min_products=config.codes.min_products)
+    terms = learn_terms(
+        [text.title for text in texts], min_products=max(3, config.codes.min_products), max_terms=config.codes.max_terms
+    )
+    return CatalogueView(
+        ids=tuple(products),
+        titles=tuple(text.title for text in texts),
+        texts=tuple(render_product(source, rendering) for source in products.values()),
+        attributes=tuple(product_attributes(text, lexicon, terms) for text in texts),
+    )
+
+
+@dataclass(frozen=True)
+class _Held:
+    """Examples by text that training must not see; products with their rows of the codebook."""
+
+    queries: Mapping[str, Example]
+    products: Mapping[str, int]
+
+
+def _held_out(
+    asked: Sequence[Example], made: Sequence[Example], coded: Sequence[Example], settings: TrainingConfig
+) -> _Held:
+    """Calibration is done on what people asked, where that is enough; else queries from the catalogue fill it up."""
+    rng = np.random.default_rng(settings.seed)
+    queries = _drawn(asked, min(MAX_CALIBRATION_QUERIES, int(settings.holdout * len(asked))), rng)
+    if len(queries) < ENOUGH_CALIBRATION_QUERIES:
+        missing = min(MAX_CALIBRATION_QUERIES - len(queries), int(settings.holdout * len(made)))
+        queries = [*queries, *_drawn(made, missing, rng)]
+    with_codes = [row for row, example in enumerate(coded) if len(example.codes)]
+    products = _drawn(with_codes, min(MAX_CALIBRATION_PRODUCTS, int(0.05 * len(with_codes))), rng)
+    return _Held({example.text: example for example in queries}, {coded[row].text: row for row in products})
+
+
+def _drawn(items: Sequence[Item], count: int, rng: np.random.Generator) -> list[Item]:
+    return [items[int(at)] for at in rng.permutation(len(items))[:count]]
+
+
+def _calibration_texts(held: _Held, codebook: Codebook) -> Iterator[CalibrationText]:
+    for text, example in held.queries.items():
+        yield CalibrationText(Role.QUERY, text, _right_codes(example, codebook))
+    for text, row in held.products.items():
+        yield CalibrationText(Role.PRODUCT, text, _carried_codes(row, codebook))
+
+
+def _right_codes(example: Example, codebook: Codebook) -> tuple[Code, ...]:
+    pairs = zip(example.codes, example.share, strict=True)
+    return tuple(codebook.codes[at] for at, share in pairs if share >= RIGHT_SHARE)
+
+
+def _carried_codes(row: int, codebook: Codebook) -> tuple[Code, ...]:
+    pointer = codebook.carried.indptr
+    return tuple(codebook.codes[at] for at in codebook.carried.indices[pointer[row] : pointer[row + 1]])

@@ -1,0 +1,273 @@
+"""Joint training of the query and the product generator: one model, two prompts, checkpoints, resume."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+
+from gram_exporter.checkpoint import Position, load_checkpoint, save_checkpoint
+from gram_exporter.codebook import code_report
+from gram_exporter.config import Config, TrainingConfig
+from gram_exporter.data import Example
+from gram_exporter.losses import code_nll, joint_loss
+from gram_exporter.model import TokenLimits, input_ids, new_model, padded, tokens_of, train_tokenizer
+from gram_exporter.noise import mistype
+from gram_exporter.prepare import Prepared, prepare
+from gram_exporter.record import (
+    CALIBRATION_TEXTS,
+    CODEBOOK,
+    MODEL,
+    RECORD,
+    TOKENIZER,
+    TrainingRecord,
+    write_calibration_texts,
+    write_record,
+)
+from gram_plugin.contract.bundle import Tokens, attributes_of, write_codebook
+from gram_plugin.contract.codes import Role
+from gram_plugin.errors import TrainingError
+
+CHECKPOINT = "checkpoint"
+CODES_PER_TEXT = 4
+WARMUP_SHARE = 0.06
+FLOOR_RATE = 0.05
+FEEDBACK_SHARE = 0.5
+"""Part of a query batch that comes from feedback, when there is any."""
+TIMED_STEPS = 12
+CHECKPOINT_EVERY_S = 30.0
+MAX_QUERY_TOKENS = 32
+MAX_PRODUCT_TOKENS = 128
+
+Progress = Callable[[str, int, int], None]
+"""Called with stage, done and total."""
+
+
+def train(
+    products: Mapping[str, Mapping[str, Any]],
+    wanted: Mapping[str, Mapping[str, float]],
+    config: Config,
+    output: Path,
+    *,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> TrainingRecord:
+    """Trains GRAM and leaves the folder that export reads (see `record`).
+
+    Interrupted, it can go on from its last checkpoint with `resume`; the same data, settings and number
+    of steps give the same model on the same machine.
+
+    Args:
+        products: product id to document, in catalogue order.
+        wanted: query text to product id to weight > 0; may be empty (a shop on day one).
+        config: the parsed gram.toml.
+        output: folder for the result; an earlier result there is replaced.
+        resume: go on from a checkpoint in `output`, if there is one.
+        progress: told of every step.
+
+    Raises:
+        TrainingError: the catalogue gives no codes, or the checkpoint belongs to something else.
+    """
+    report = progress or (lambda _stage, _done, _total: None)
+    started = time.monotonic()
+    (output / RECORD).unlink(missing_ok=True)
+    output.mkdir(parents=True, exist_ok=True)
+    report("prepare", 0, 1)
+    prepared = prepare(products, wanted, config)
+    tokenizer = train_tokenizer(_texts(prepared), config.training.vocabulary)
+    tokens = tokens_of(tokenizer, _limits(tokenizer, prepared))
+    report("prepare", 1, 1)
+    course = Course(config.training, prepared, tokenizer, tokens)
+    losses = course.run(output / CHECKPOINT, resume=resume, progress=report)
+    figures = {
+        **{f"codebook_{name}": value for name, value in code_report(prepared.codebook).items()},
+        "queries_feedback": len(prepared.queries),
+        "queries_made": len(prepared.made),
+        "steps": course.steps,
+        "loss_first": losses[0],
+        "loss_last": losses[-1],
+        "parameters": sum(p.numel() for p in course.model.parameters()),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    record = TrainingRecord(
+        generation=config.training.generation,
+        architecture="t5",
+        rendering=prepared.rendering,
+        id_field=config.catalogue.id,
+        tokens=tokens,
+        data_source=config.catalogue.source,
+        data_licence=config.catalogue.licence,
+        figures=figures,
+    )
+    _write(output, course, prepared, record)
+    return record
+
+
+class Course:
+    """One training under way: model, optimiser, and where it stands."""
+
+    def __init__(self, config: TrainingConfig, prepared: Prepared, tokenizer: Tokenizer, tokens: Tokens) -> None:
+        self.config, self.prepared, self.tokenizer, self.tokens = config, prepared, tokenizer, tokens
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        attributes = attributes_of(prepared.codebook.entries())
+        id_of = {attribute: tokens.first_attribute + at for at, attribute in enumerate(attributes)}
+        self.rows = [[*(id_of[a] for a in code.attributes), tokens.eos] for code in prepared.codebook.codes]
+        self.model = new_model(tokenizer, attributes, tokens, config)
+        torch.nn.Module.to(self.model, self.device)
+        self.optimiser = _optimiser(self.model, config)
+        self.bfloat16 = self.device.type == "cuda" or _cpu_multiplies_bfloat16()
+        self.step, self.steps = 0, config.steps
+
+    def run(self, checkpoint: Path, *, resume: bool, progress: Progress) -> list[float]:
+        """Trains to the end, saving a checkpoint twice a minute and when stopped; returns the losses in nats.
+
+        Raises:
+            TrainingError: the loss is no longer a finite number, or the checkpoint is unusable.
+        """
+        found = load_checkpoint(checkpoint, self.model, self.optimiser, self.fingerprint) if resume else None
+        if found:
+            self.step, self.steps = found.step, found.steps
+        losses: list[float] = []
+        try:
+            self._advance(losses, checkpoint, progress)
+        except BaseException:  # an interrupt above all: nothing that was learned is lost
+            save_checkpoint(checkpoint, self.model, self.optimiser, self._position())
+            raise
+        return losses or [math.nan]
+
+    def _advance(self, losses: list[float], checkpoint: Path, progress: Progress) -> None:
+        begun = saved = time.monotonic()
+        while self.step < self.steps or not self.steps:
+            losses.append(self._checked(self._train_step()))
+            now = time.monotonic()
+            if not self.steps and self.step >= TIMED_STEPS:
+                self.steps = _steps_that_fit(self.config.minutes, (now - begun) / len(losses))
+            if now - saved > CHECKPOINT_EVERY_S:
+                save_checkpoint(checkpoint, self.model, self.optimiser, self._position())
+                saved = now
+            progress("train", self.step, self.steps or TIMED_STEPS)
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the data and the settings, so that a checkpoint is never resumed with others."""
+        texts = "\x00".join(example.text for example in (*self.prepared.queries, *self.prepared.products))
+        codes = "\x00".join(code.text for code in self.prepared.codebook.codes)
+        seed = f"{sorted(asdict(self.config).items())}\x01{texts}\x01{codes}"
+        return hashlib.blake2b(seed.encode(), digest_size=16).hexdigest()
+
+    def _position(self) -> Position:
+        return Position(self.step, self.steps, self.fingerprint)
+
+    def _checked(self, loss: float) -> float:
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the loss became {loss} at step {self.step}", next_step="lower training.learning_rate in gram.toml"
+            )
+        return loss
+
+    def _train_step(self) -> float:
+        """One step over a batch of queries and a batch of products; everything random follows from the step."""
+        rng = np.random.default_rng([self.config.seed, self.step])
+        torch.manual_seed(self.config.seed * 1_000_003 + self.step)
+        self._set_rate()
+        self.model.train()
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bfloat16):
+            queries = self._nll(Role.QUERY, self._query_batch(rng), rng)
+            products = self._nll(Role.PRODUCT, self._product_batch(rng), rng)
+            loss = joint_loss(queries, products, self.config.product_weight)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimiser.step()
+        self.step += 1
+        return float(loss.detach())
+
+    def _query_batch(self, rng: np.random.Generator) -> list[Example]:
+        asked, made = self.prepared.queries, self.prepared.made
+        size = self.config.batch_texts
+        from_feedback = round(size * (FEEDBACK_SHARE if made else 1.0)) if asked else 0
+        return [*_pick(asked, from_feedback, rng), *_pick(made, size - from_feedback, rng)]
+
+    def _product_batch(self, rng: np.random.Generator) -> list[Example]:
+        return _pick(self.prepared.products, max(1, self.config.batch_texts // 2), rng)
+
+    def _nll(self, role: Role, batch: Sequence[Example], rng: np.random.Generator) -> torch.Tensor:
+        texts = [mistype(example.text, rng) if role is Role.QUERY else example.text for example in batch]
+        inputs = padded(input_ids(self.tokenizer, texts, role, self.tokens), self.tokens.pad)
+        codes = padded([self.rows[at] for example in batch for at in _draw(example, rng)], self.tokens.pad)
+        return code_nll(
+            self.model,
+            inputs.to(self.device),
+            codes.to(self.device),
+            special=self.tokens,
+            per_text=CODES_PER_TEXT,
+        )
+
+    def _set_rate(self) -> None:
+        share = self.step / self.steps if self.steps else 0.0
+        cosine = 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
+        factor = min(1.0, (share + 1e-3) / WARMUP_SHARE) * (cosine * (1 - FLOOR_RATE) + FLOOR_RATE)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.config.learning_rate * group["scale"] * factor
+
+
+def _optimiser(model: torch.nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
+    embedding = [p for name, p in model.named_parameters() if name.startswith("shared")]
+    rest = [p for name, p in model.named_parameters() if not name.startswith("shared")]
+    groups = [{"params": embedding, "scale": config.embedding_rate}, {"params": rest, "scale": 1.0}]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=0.01, betas=(0.9, 0.98))
+
+
+def _cpu_multiplies_bfloat16() -> bool:
+    """Whether bfloat16 is quick here: 1.5 times float32 with AVX512-BF16, slower than it without."""
+    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
+
+
+def _pick(examples: Sequence[Example], count: int, rng: np.random.Generator) -> list[Example]:
+    if not examples:
+        return []
+    return [examples[int(at)] for at in rng.integers(len(examples), size=count)]
+
+
+def _draw(example: Example, rng: np.random.Generator) -> np.ndarray:
+    weights = example.weights.astype(np.float64)
+    return rng.choice(example.codes, CODES_PER_TEXT, p=weights / weights.sum())
+
+
+def _steps_that_fit(minutes: float, step_s: float) -> int:
+    return max(TIMED_STEPS + 1, round(60 * minutes / step_s))
+
+
+def _texts(prepared: Prepared) -> list[str]:
+    return [example.text for example in (*prepared.products, *prepared.queries, *prepared.made)]
+
+
+def _limits(tokenizer: Tokenizer, prepared: Prepared) -> TokenLimits:
+    """Room for nine texts in ten, within what serving can afford."""
+    queries = _ninth_decile(tokenizer, [example.text for example in (*prepared.queries, *prepared.made)][:5000])
+    products = _ninth_decile(tokenizer, [example.text for example in prepared.products][:5000])
+    return TokenLimits(max(16, min(MAX_QUERY_TOKENS, queries + 8)), max(24, min(MAX_PRODUCT_TOKENS, products)))
+
+
+def _ninth_decile(tokenizer: Tokenizer, texts: Sequence[str]) -> int:
+    lengths = [len(encoding.ids) + 2 for encoding in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+    return int(np.quantile(lengths, 0.9)) if lengths else 0
+
+
+def _write(output: Path, course: Course, prepared: Prepared, record: TrainingRecord) -> None:
+    torch.nn.Module.to(torch.nn.Module.eval(course.model), "cpu")
+    course.model.save_pretrained(output / MODEL)
+    course.tokenizer.save(str(output / TOKENIZER))
+    write_codebook(output / CODEBOOK, prepared.codebook.entries())
+    write_calibration_texts(output / CALIBRATION_TEXTS, prepared.calibration)
+    shutil.rmtree(output / CHECKPOINT, ignore_errors=True)
+    write_record(output, record)

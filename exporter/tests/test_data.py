@@ -1,0 +1,67 @@
+"""Training examples from feedback and from the catalogue."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from gram_exporter.codebook import CodebookSettings, build_codebook
+from gram_exporter.data import CatalogueView, Example, catalogue_examples, feedback_examples, product_examples
+from gram_plugin.contract.codes import Attribute
+
+SOFA, LAMP = Attribute.of("type", "sofa"), Attribute.of("type", "lamp")
+BLUE, RED = Attribute.of("colour", "blue"), Attribute.of("colour", "red")
+OWN = ((SOFA, BLUE), (SOFA, BLUE), (SOFA, RED), (SOFA, RED), (LAMP, BLUE), (LAMP, RED), (LAMP, BLUE), (LAMP, RED))
+TITLES = tuple(f"{own[0].value} {own[1].value} mk{row}" for row, own in enumerate(OWN))
+VIEW = CatalogueView(tuple(f"p{row}" for row in range(8)), TITLES, TITLES, OWN)
+CODEBOOK = build_codebook(OWN, CodebookSettings(min_products=2, max_attributes=2, max_share=1.0))
+
+
+def _codes(example: Example) -> list[str]:
+    return [CODEBOOK.codes[at].text for at in example.codes]
+
+
+def test_a_query_gets_what_its_products_share_beyond_the_catalogue() -> None:
+    """'couch' was clicked on sofas of both colours: it means sofa, and no colour."""
+    (example,) = feedback_examples({"Couch": {"p0": 1, "p1": 1, "p2": 1, "p3": 1}}, VIEW, CODEBOOK, per_query=3)
+    assert (example.text, _codes(example)[0]) == ("couch", "type=sofa")
+    assert not {"colour=blue", "colour=red"} & set(_codes(example))
+
+
+def test_shares_are_the_smoothed_part_of_wanted_products() -> None:
+    """With four wanted sofas of eight products the share is (4 + 0.5 * 0.5) / 4.5."""
+    (example,) = feedback_examples({"couch": {"p0": 1, "p1": 1, "p2": 1, "p3": 1}}, VIEW, CODEBOOK, per_query=1)
+    assert example.share == pytest.approx([(4 + 0.25) / 4.5])
+    assert example.weights == pytest.approx([1.0])
+
+
+def test_equal_queries_are_merged_and_unknown_products_passed_over() -> None:
+    """Case and spacing make no new query; a query whose products are all gone makes no example."""
+    examples = feedback_examples(
+        {"Couch": {"p0": 1}, " couch ": {"p1": 1}, "gone": {"x": 1}, "": {"p1": 1}}, VIEW, CODEBOOK, per_query=3
+    )
+    assert [example.text for example in examples] == ["couch"]
+
+
+def test_queries_made_from_the_catalogue_are_known_to_it() -> None:
+    """Every made query is text of the catalogue, and its codes' weights sum to one."""
+    examples = catalogue_examples(VIEW, CODEBOOK, count=12, per_query=4, seed=1)
+    said = {word for title in TITLES for word in title.split()}
+    assert examples
+    assert all(set(example.text.split()) <= said for example in examples)
+    assert [float(example.weights.sum()) for example in examples] == pytest.approx([1.0] * len(examples))
+
+
+def test_made_queries_follow_from_the_seed() -> None:
+    """The same seed makes the same queries, another seed others."""
+    made = [[e.text for e in catalogue_examples(VIEW, CODEBOOK, count=12, per_query=4, seed=s)] for s in (1, 1, 2)]
+    assert made[0] == made[1] != made[2]
+
+
+def test_products_put_first_what_queries_ask_for() -> None:
+    """A code that queries ask for weighs more than one that nobody asks for."""
+    asked = feedback_examples({"couch": {"p0": 1, "p1": 1, "p2": 1, "p3": 1}}, VIEW, CODEBOOK, per_query=1)
+    examples = product_examples(VIEW, CODEBOOK, asked, per_product=2)
+    assert len(examples) == len(VIEW.ids)
+    assert _codes(examples[0])[0] == "type=sofa"
+    np.testing.assert_array_equal(np.diff(examples[0].weights) <= 0, [True])

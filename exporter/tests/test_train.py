@@ -1,0 +1,140 @@
+"""Training, end to end on a catalogue that fits on a page."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.nn import functional
+from transformers import T5ForConditionalGeneration
+
+from gram_exporter.config import CatalogueConfig, Config, TrainingConfig
+from gram_exporter.losses import code_nll, joint_loss
+from gram_exporter.model import TokenLimits, input_ids, new_model, padded, tokens_of, train_tokenizer
+from gram_exporter.record import CALIBRATION_TEXTS, MODEL, RECORD, read_calibration_texts, read_record
+from gram_exporter.train import CHECKPOINT, train
+from gram_plugin.contract.bundle import read_codebook
+from gram_plugin.contract.codes import Attribute, Role
+from gram_plugin.errors import TrainingError
+
+TYPES, COLOURS, BRANDS = ("sofa", "lamp", "table"), ("blue", "red"), ("acme", "zed")
+PRODUCTS = {
+    f"p{n}": {"id": f"p{n}", "title": f"{brand} {kind} {colour} {n}", "kind": kind, "colour": colour, "brand": brand}
+    for n, (kind, colour, brand) in enumerate(
+        itertools.product(
+            TYPES,
+            COLOURS,
+            BRANDS,
+        )
+    )
+}
+PRODUCTS |= {f"q{key}": {**value, "id": f"q{key}", "title": value["title"] + " new"} for key, value in PRODUCTS.items()}
+WANTED = {"couch": {key: 1.0 for key, value in PRODUCTS.items() if value["kind"] == "sofa"}}
+SETTINGS = TrainingConfig(
+    steps=8, d_model=32, encoder_layers=1, decoder_layers=1, batch_texts=8, vocabulary=512, dropout=0.0
+)
+CONFIG = Config(
+    catalogue=CatalogueConfig(
+        path=Path("unused.jsonl"),
+        id="id",
+        text=("title",),
+        attributes={"kind": "type", "colour": "colour", "brand": "brand"},
+        source="test",
+        licence="none",
+    ),
+    training=SETTINGS,
+)
+
+
+def _weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / MODEL / "model.safetensors")
+
+
+def test_training_leaves_what_export_reads_and_learns(tmp_path: Path) -> None:
+    """After training, the record, the codebook and held-out texts are there and the loss has fallen."""
+    config = dataclasses.replace(CONFIG, training=dataclasses.replace(SETTINGS, steps=60, learning_rate=5e-3))
+    record = train(PRODUCTS, WANTED, config, tmp_path)
+    assert record == read_record(tmp_path)
+    assert record.figures["loss_last"] < 0.8 * record.figures["loss_first"]
+    assert len(read_codebook(tmp_path / "codebook.tsv")) == record.figures["codebook_codes"]
+    assert {text.role for text in read_calibration_texts(tmp_path / CALIBRATION_TEXTS)} == set(Role)
+
+
+def test_an_interrupted_training_resumes_to_the_same_model(tmp_path: Path) -> None:
+    """Stopped after four of eight steps and resumed, the weights equal those of an undisturbed run."""
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    train(PRODUCTS, WANTED, CONFIG, whole)
+
+    def stop(stage: str, done: int, _total: int) -> None:
+        if stage == "train" and done == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(PRODUCTS, WANTED, CONFIG, broken, progress=stop)
+    assert (broken / CHECKPOINT).is_dir() and not (broken / RECORD).exists()
+    train(PRODUCTS, WANTED, CONFIG, broken, resume=True)
+    expected, found = _weights(whole), _weights(broken)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_a_checkpoint_of_other_data_is_refused(tmp_path: Path) -> None:
+    """Resuming with another seed names the way out instead of mixing two trainings."""
+
+    def stop(stage: str, done: int, _total: int) -> None:
+        if stage == "train" and done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(PRODUCTS, WANTED, CONFIG, tmp_path, progress=stop)
+    other = dataclasses.replace(CONFIG, training=dataclasses.replace(SETTINGS, seed=7))
+    with pytest.raises(TrainingError, match=r"belongs to other data or settings.*without --resume"):
+        train(PRODUCTS, WANTED, other, tmp_path, resume=True)
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    """A cut tensor file is an error that says which folder to delete."""
+    folder = tmp_path / CHECKPOINT
+    folder.mkdir()
+    (folder / "state.json").write_text('{"step": 1, "steps": 8, "fingerprint": "x"}')
+    (folder / "tensors.safetensors").write_bytes(b"cut")
+    with pytest.raises(TrainingError, match="is damaged"):
+        train(PRODUCTS, WANTED, CONFIG, tmp_path, resume=True)
+
+
+def test_an_empty_catalogue_is_an_error(tmp_path: Path) -> None:
+    """Training without products says where to look."""
+    with pytest.raises(TrainingError, match=r"no products.*gram\.toml"):
+        train({}, {}, CONFIG, tmp_path)
+
+
+def test_loss_equals_a_slow_reference() -> None:
+    """The batched loss is the sum, code by code and step by step, of -log softmax over attributes and end."""
+    attributes = [Attribute.of("type", name) for name in ("sofa", "lamp", "table")]
+    tokenizer = train_tokenizer(["blue sofa", "red lamp", "table"] * 3, 512)
+    tokens = tokens_of(tokenizer, TokenLimits(16, 24))
+    model = new_model(tokenizer, attributes, tokens, SETTINGS)
+    torch.nn.Module.eval(model)
+    texts, first = ["a blue sofa", "lamp"], tokens.first_attribute
+    codes = [[first, first + 1, tokens.eos], [first + 2, tokens.eos], [first + 1, tokens.eos], [first, tokens.eos]]
+    rows = input_ids(tokenizer, texts, Role.QUERY, tokens)
+    with torch.no_grad():
+        found = code_nll(model, padded(rows, tokens.pad), padded(codes, tokens.pad), special=tokens, per_text=2)
+        each = [_reference_nll(model, rows[at // 2], code, first, tokens.eos) for at, code in enumerate(codes)]
+    torch.testing.assert_close(found, torch.as_tensor(sum(each) / len(each)), rtol=1e-4, atol=1e-4)
+
+
+def _reference_nll(model: T5ForConditionalGeneration, row: list[int], code: list[int], first: int, eos: int) -> float:
+    logits = model(input_ids=torch.tensor([row]), labels=torch.tensor([code])).logits[0]
+    allowed = [eos, *range(first, logits.shape[1])]
+    steps = functional.log_softmax(logits[:, allowed], dim=1)
+    return -sum(float(steps[at, allowed.index(token)]) for at, token in enumerate(code))
+
+
+def test_joint_loss_weighs_the_product_side() -> None:
+    """L_q + λ·L_t with λ = 0.5."""
+    assert joint_loss(torch.tensor(2.0), torch.tensor(4.0), 0.5) == 4.0
