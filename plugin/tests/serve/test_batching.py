@@ -7,11 +7,12 @@ import threading
 from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from gram_plugin.contract.codes import MAX_CODES, Attribute, Code, Role, ScoredCode
 from gram_plugin.errors import DecodeError, OverloadError
 from gram_plugin.serve.batching import Batcher
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 def codes_of(text: str) -> list[ScoredCode]:
