@@ -32,7 +32,7 @@ LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 CODE = re.compile(r"```.*?```|`[^`]*`", re.DOTALL)
 METRIC = re.compile(r"""(?:Counter|Gauge|Histogram|Summary|Info|Enum)\(\s*["'](gram_\w+)["']""")
 HEADER = re.compile(r"""["'](x-gram-[a-z-]+)["']""", re.IGNORECASE)
-ENDPOINT = re.compile(r"""Route\(\s*["'](/[^"']*)["']""")
+ENDPOINT = re.compile(r"""Route\(\s*["'](/[^"'{]*)["']""")
 VARIABLE = re.compile(r"\bGRAM_[A-Z_]*[A-Z]\b")
 
 
