@@ -43,7 +43,11 @@ class OnnxGenerator:
         Raises:
             BundleError: the bundle is incomplete, damaged, of another version, or contradicts itself.
         """
-        bundle = open_bundle(bundle_path)
+        return cls.of(open_bundle(bundle_path), threads=threads, beam_width=beam_width)
+
+    @classmethod
+    def of(cls, bundle: Bundle, *, threads: int = 1, beam_width: int = MAX_CODES) -> OnnxGenerator:
+        """Serves a bundle that is open already; raises like `open`."""
         tokenizer = _open_tokenizer(bundle.file(TOKENIZER))
         session = Seq2SeqSession.open(bundle, threads=threads)
         _check_vocabulary(bundle, tokenizer, session.vocabulary)
@@ -80,18 +84,21 @@ class OnnxGenerator:
         """
         if limit < 1:
             raise DecodeError(f"limit must be at least 1, found {limit}")
-        ids = [self._tokens(text, role) for text in texts]
+        ids = [self.frame(text, role) for text in texts]
         rankings = [Ranking.empty() for _ in texts]
         asked = [place for place, found in enumerate(ids) if found]
         for group in self._groups(asked):
-            batch = Batch.of([self.manifest.tokens.framed(ids[place], role) for place in group], self._pad)
+            batch = Batch.of([ids[place] for place in group], self.manifest.tokens.pad)
             for place, ranking in zip(group, self._search(batch, limit), strict=True):
                 rankings[place] = ranking
         return rankings
 
-    @property
-    def _pad(self) -> int:
-        return self.manifest.tokens.pad
+    def frame(self, text: str, role: Role) -> list[int]:
+        """The model's input for a rendered text; empty when the text has no token."""
+        most = MAX_QUERY_CHARS if role is Role.QUERY else self.manifest.rendering.max_chars
+        readable = text[:most].strip().encode("utf-8", "replace").decode("utf-8")
+        ids = self.tokenizer.encode(readable, add_special_tokens=False).ids
+        return self.manifest.tokens.framed(ids, role) if ids else []
 
     def _groups(self, places: Sequence[int]) -> list[Sequence[int]]:
         """Which texts run together; by themselves where they would change each other's numbers."""
@@ -103,12 +110,6 @@ class OnnxGenerator:
         steps = self.session.read(batch, start=self.manifest.tokens.decoder_start)
         width = max(self.beam_width, limit)
         return search(self.trie, steps, len(batch.ids), width=width, limit=limit)
-
-    def _tokens(self, text: str, role: Role) -> list[int]:
-        most = MAX_QUERY_CHARS if role is Role.QUERY else self.manifest.rendering.max_chars
-        readable = text[:most].strip().encode("utf-8", "replace").decode("utf-8")
-        found: list[int] = self.tokenizer.encode(readable, add_special_tokens=False).ids
-        return found
 
     def _scored(self, ranking: Ranking, role: Role) -> list[ScoredCode]:
         probabilities = self.bundle.calibration[role].at(ranking.log_probability)
