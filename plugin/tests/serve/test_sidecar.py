@@ -1,0 +1,568 @@
+"""The sidecar against an OpenSearch of paper: what goes on to it, what comes back, and what is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from aiohttp import web
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from starlette.applications import Starlette
+
+from gram_plugin.contract.codes import MAX_CODES, Attribute, Code, Role, ScoredCode
+from gram_plugin.contract.text import Rendering, source_hash
+from gram_plugin.errors import DecodeError
+from gram_plugin.serve.coding import CodingRules
+from gram_plugin.serve.settings import SidecarSettings
+from gram_plugin.serve.sidecar import create_sidecar
+
+RULES = CodingRules(Rendering(("title",)))
+KEYWORD, FEATURES = {"type": "keyword"}, {"type": "rank_features"}
+FIELDS = {"codes": KEYWORD, "model": KEYWORD, "source": KEYWORD, "at": {"type": "date"}}
+WEIGHTED = {"properties": {"gram": {"properties": {**FIELDS, "weights": FEATURES}}}}
+PLAIN = {"properties": {"gram": {"properties": FIELDS}}}
+BARE: dict[str, Any] = {"properties": {"title": {"type": "text"}}}
+
+
+class WordGenerator:
+    """One code for each distinct word; fails on `poison`; stands still while its gate is closed."""
+
+    generation = "g2"
+
+    def __init__(self, *, held: bool = False, down: bool = False) -> None:
+        self.entered = threading.Event()
+        self.gate = threading.Event()
+        self.down = down
+        if not held:
+            self.gate.set()
+
+    def generate(self, texts: Sequence[str], role: Role, limit: int = MAX_CODES) -> list[list[ScoredCode]]:
+        """Codes of the words, in order of the alphabet."""
+        self.entered.set()
+        self.gate.wait(10)
+        if self.down or any("poison" in text for text in texts):
+            raise DecodeError("no")
+        codes = [[Attribute.of("type", found[:9]) for found in sorted(set(text.split()))] for text in texts]
+        return [[ScoredCode(Code.of([attribute]), 0.5) for attribute in found[:limit]] for found in codes]
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A request as the paper OpenSearch got it."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+    body: bytes
+
+
+def lower(headers: Mapping[str, str]) -> dict[str, str]:
+    """Headers by lower-case name."""
+    return {name.lower(): value for name, value in headers.items()}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a client of the sidecar got."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def gram_status(self) -> str | None:
+        """The header `x-gram-status`."""
+        return self.headers.get("x-gram-status")
+
+
+@dataclass
+class PaperOpenSearch:
+    """Answers mappings from `indices`, `aliases` and `templates`, all else with one fixed answer, and keeps the log."""
+
+    indices: dict[str, dict[str, Any]] = field(default_factory=lambda: {"products": WEIGHTED})
+    aliases: dict[str, dict[str, bool]] = field(default_factory=dict)
+    templates: dict[str, dict[str, Any]] = field(default_factory=dict)
+    forbidden: bool = False
+    answer: bytes = b'{"took":1}'
+    status: int = 200
+    log: list[Sent] = field(default_factory=list)
+    lookups: list[Sent] = field(default_factory=list)
+
+    async def handle(self, request: web.Request) -> web.Response:
+        """One request."""
+        sent = Sent(request.method, request.raw_path, lower(request.headers), await request.read())
+        if "_mapping" in sent.target or "_simulate_index" in sent.target or "/_alias/" in sent.target:
+            self.lookups.append(sent)
+            return self.lookup(sent.target)
+        self.log.append(sent)
+        return web.Response(body=self.answer, status=self.status, headers={"X-Their-Own": "yes"})
+
+    def lookup(self, target: str) -> web.Response:
+        """A mapping, an alias or a simulated template."""
+        name = target.split("/")[1] if "_mapping" in target else target.rpartition("/")[2]
+        if self.forbidden:
+            return web.json_response({}, status=403)
+        if "_simulate_index" in target:
+            return web.json_response({"template": {"mappings": self.templates.get(name, {})}})
+        members = self.aliases.get(name, {name: False} if name in self.indices else {})
+        if not members:
+            return web.json_response({"error": "none"}, status=404)
+        if "/_alias/" in target:
+            found = {index: {"aliases": {name: {"is_write_index": writes}}} for index, writes in members.items()}
+            return web.json_response(found)
+        return web.json_response({index: {"mappings": self.indices[index]} for index in members})
+
+
+@asynccontextmanager
+async def paper(opensearch: PaperOpenSearch) -> AsyncIterator[str]:
+    """Serves the paper OpenSearch on loopback and gives its URL."""
+    app = web.Application(client_max_size=1 << 28)
+    app.router.add_route("*", "/{path:.*}", opensearch.handle)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, auto_decompress=False)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+@dataclass
+class Client:
+    """Speaks ASGI to the sidecar."""
+
+    app: Starlette
+
+    async def send(
+        self, method: str, target: str, body: bytes | list[bytes] = b"", headers: dict[str, str] | None = None
+    ) -> Answer:
+        """One request; a list of pieces is sent without Content-Length."""
+        pieces = [body] if isinstance(body, bytes) else list(body)
+        path, _, query = target.partition("?")
+        length = {"content-length": str(len(pieces[0]))} if isinstance(body, bytes) else {"transfer-encoding": "x"}
+        given = {"content-type": "application/x-ndjson", **length, **(headers or {})}
+        scope = {
+            "type": "http",
+            "http_version": "1.1",
+            "method": method,
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": query.encode(),
+            "headers": [(name.encode(), value.encode()) for name, value in given.items()],
+        }
+        left = asyncio.Event()
+        sent: list[dict[str, Any]] = []
+
+        async def receive() -> dict[str, Any]:
+            if not pieces:
+                await left.wait()
+                return {"type": "http.disconnect"}
+            piece = pieces.pop(0)
+            return {"type": "http.request", "body": piece, "more_body": bool(pieces)}
+
+        async def keep(message: Any) -> None:
+            sent.append(dict(message))
+
+        await self.app(scope, receive, keep)
+        found = {name.decode().lower(): value.decode() for name, value in sent[0]["headers"]}
+        return Answer(sent[0]["status"], found, b"".join(message.get("body", b"") for message in sent[1:]))
+
+
+@asynccontextmanager
+async def sidecar(
+    opensearch: PaperOpenSearch, generator: WordGenerator | None = None, *, model: bool = True, **changed: Any
+) -> AsyncIterator[Client]:
+    """A sidecar before the paper OpenSearch."""
+    async with paper(opensearch) as url:
+        configured = SidecarSettings(**{"upstream_url": url, "max_wait_ms": 0.0, **changed})
+        generator = generator or WordGenerator()
+        app = create_sidecar(configured, generator if model else None, RULES)
+        async with app.router.lifespan_context(app):
+            yield Client(app)
+            generator.gate.set()
+
+
+def lines(*documents: Any) -> bytes:
+    """A `_bulk` body."""
+    return b"".join(json.dumps(document).encode() + b"\n" for document in documents)
+
+
+def read(body: bytes) -> list[Any]:
+    """The documents of a `_bulk` body."""
+    return [json.loads(line) for line in body.splitlines() if line.strip()]
+
+
+def gram(text: str, *, weighted: bool = True) -> dict[str, Any]:
+    """The object that a product with this rendered text carries, without its time."""
+    codes = [f"g2/type={word}" for word in sorted(set(text.split()))]
+    found: dict[str, Any] = {"codes": codes, "model": "g2", "source": source_hash(text, "g2")}
+    return {**found, "weights": dict.fromkeys(codes, 0.5)} if codes and weighted else found
+
+
+def timeless(document: dict[str, Any]) -> dict[str, Any]:
+    """A document without the time of its codes."""
+    inner = {key: value for key, value in document["gram"].items() if key != "at"}
+    return {**document, "gram": inner}
+
+
+PENDING: dict[str, Any] = {"codes": [], "model": "pending"}
+
+
+async def test_bulk_documents_get_their_codes_and_the_answer_is_opensearchs_own() -> None:
+    """Index and create items carry `gram`, all other lines and the answer are untouched."""
+    opensearch = PaperOpenSearch(answer=b'{"errors":false,"items":[ ]}', status=200)
+    sent = lines(
+        {"index": {"_index": "products", "_id": "1"}},
+        {"title": "red shoe"},
+        {"delete": {"_index": "products", "_id": "2"}},
+        {"create": {"_index": "products"}},
+        {"title": "boot"},
+    )
+    async with sidecar(opensearch) as client:
+        answer = await client.send("POST", "/_bulk?refresh=true", sent, {"authorization": "Basic eA=="})
+    assert (answer.status, answer.body, answer.gram_status) == (200, b'{"errors":false,"items":[ ]}', "applied")
+    assert answer.headers["x-their-own"] == "yes"
+    (got,) = opensearch.log
+    assert (got.target, got.headers["authorization"]) == ("/_bulk?refresh=true", "Basic eA==")
+    first, document, delete, create, other = read(got.body)
+    assert [first, delete, create] == [read(sent)[0], read(sent)[2], read(sent)[3]]
+    assert [timeless(document), timeless(other)] == [
+        {"title": "red shoe", "gram": gram("red shoe")},
+        {"title": "boot", "gram": gram("boot")},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("method", "target"),
+    [
+        ("PUT", "/products/_doc/1"),
+        ("POST", "/products/_doc/1?routing=a"),
+        ("POST", "/products/_doc"),
+        ("PUT", "/products/_create/1"),
+        ("POST", "/products/_create/a%2Fb"),
+        ("POST", "/products/_doc/"),
+    ],
+)
+async def test_single_documents_get_their_codes(method: str, target: str) -> None:
+    """The document endpoints code like `_bulk`, also for a body over several lines."""
+    opensearch = PaperOpenSearch()
+    async with sidecar(opensearch) as client:
+        answer = await client.send(method, target, b'{\n  "title": "Shoe",\n  "n": 1.10\n}\n')
+    assert answer.gram_status == "applied"
+    (got,) = opensearch.log
+    assert got.target == target
+    assert got.body.startswith(b'{\n  "title": "Shoe",\n  "n": 1.10')
+    assert timeless(json.loads(got.body)) == {"title": "Shoe", "n": 1.1, "gram": gram("shoe")}
+
+
+@pytest.mark.parametrize(
+    ("method", "target"),
+    [
+        ("GET", "/products/_search?q=a%20b"),
+        ("POST", "/products/_search"),
+        ("PUT", "/products"),
+        ("GET", "/products/_doc/1"),
+        ("DELETE", "/products/_doc/1"),
+        ("HEAD", "/products"),
+        ("POST", "/products/_delete_by_query"),
+        ("PUT", "/_index_template/_doc"),
+    ],
+)
+async def test_what_writes_no_document_passes_byte_for_byte(method: str, target: str) -> None:
+    """Method, path, query and body of any other request go on unchanged, and no status is claimed."""
+    opensearch = PaperOpenSearch()
+    body = b"" if method in {"GET", "HEAD"} else b'{"query" : {}}'
+    async with sidecar(opensearch) as client:
+        answer = await client.send(method, target, body)
+    (got,) = opensearch.log
+    assert (got.method, got.target, got.body, answer.gram_status) == (method, target, body, None)
+
+
+_TEXT = st.text(max_size=20) | st.sampled_from(["poison", "\ud800", "👟", "\x00", "red\nshoe", "gram"])
+_VALUE = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | _TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_TEXT, inner, max_size=3),
+    max_leaves=8,
+)
+_DOCUMENT = st.dictionaries(
+    st.sampled_from(["title", "price", "", "a.b", "graм", "gramme"]) | _TEXT, _VALUE, max_size=5
+)
+_NOT_OURS = _DOCUMENT.filter(lambda document: not any(name.partition(".")[0] == "gram" for name in document))
+_WRITE = st.tuples(st.sampled_from([{"index": {"_index": "products"}}, {"create": {"_id": "1"}}]), _NOT_OURS)
+_DELETE = st.tuples(st.just({"delete": {"_id": "2"}}))
+
+
+@given(st.lists(_WRITE | _DELETE, min_size=1, max_size=6), st.sampled_from([b"\n", b"\r\n", b" \n"]))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_what_reaches_opensearch_without_gram_is_what_the_client_sent(operations: list[Any], end: bytes) -> None:
+    """For any `_bulk` body, taking the spliced object out again gives the client's bytes."""
+    sent = b"".join(json.dumps(line).encode() + end for operation in operations for line in operation)
+
+    async def run() -> bytes:
+        opensearch = PaperOpenSearch()
+        async with sidecar(opensearch) as client:
+            await client.send("POST", "/products/_bulk", sent)
+        return opensearch.log[0].body
+
+    got = asyncio.run(run())
+    expected = sent.split(b"\n")
+    for number, line in enumerate(got.split(b"\n")):
+        if b'"gram":{"codes":' not in line:
+            assert line == expected[number]
+            continue
+        start, _, _ = line.rpartition(b'"gram":{"codes":')
+        assert start.rstrip(b", ") + b"}" == expected[number].rstrip().removesuffix(b"}").rstrip(b", ") + b"}"
+        assert json.loads(line)["gram"]["model"] in {"g2", "pending"}
+
+
+async def test_a_gram_object_of_the_client_is_replaced() -> None:
+    """The sidecar owns `gram`; what a client sends under it, dotted or not, never reaches the index."""
+    opensearch = PaperOpenSearch()
+    sent = lines({"index": {}}, {"gram": {"codes": ["mine"]}, "title": "shoe", "gram.model": "mine", "grams": 1})
+    async with sidecar(opensearch) as client:
+        await client.send("POST", "/products/_bulk", sent)
+    assert timeless(read(opensearch.log[0].body)[1]) == {"title": "shoe", "grams": 1, "gram": gram("shoe")}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        lines({"index": {}}, {"title": "a"}) + b"{oops\n" + lines({"index": {}}, {"title": "b"}),
+        lines({"index": {}}, {"title": "a"}, {"explode": {}}, {"title": "b"}),
+        lines({"index": {}}, {"title": "a"}).rstrip(),
+        lines({"index": {}}, {"title": "a"}, {"index": {}}),
+        b"\xff\xfe\n",
+        b"",
+        b"[]\n",
+    ],
+)
+async def test_a_body_that_is_no_bulk_body_goes_on_as_it_is(body: bytes) -> None:
+    """A malformed line is for OpenSearch to refuse: the whole body is untouched, so nothing is indexed twice."""
+    opensearch = PaperOpenSearch()
+    async with sidecar(opensearch) as client:
+        answer = await client.send("POST", "/products/_bulk", body)
+    assert ([sent.body for sent in opensearch.log], answer.gram_status) == (
+        [body],
+        "degraded; reason=malformed-body",
+    )
+
+
+async def test_a_broken_document_stays_as_it_is_and_its_neighbours_are_coded() -> None:
+    """A source that is no object is OpenSearch's to refuse; the other documents get their codes."""
+    opensearch = PaperOpenSearch()
+    broken = b'{"index":{}}\n{"title": \n{"index":{}}\n[1]\n'
+    async with sidecar(opensearch) as client:
+        answer = await client.send("POST", "/products/_bulk", broken + lines({"index": {}}, {"title": "shoe"}))
+    body = opensearch.log[0].body
+    assert body.startswith(broken)
+    assert timeless(read(body[len(broken) :])[1]) == {"title": "shoe", "gram": gram("shoe")}
+    assert answer.gram_status == "degraded; reason=unreadable"
+
+
+@pytest.mark.parametrize(
+    ("generator", "model", "reason"),
+    [
+        (WordGenerator(down=True), True, "model-error"),
+        (WordGenerator(held=True), True, "timeout"),
+        (None, False, "no-model"),
+    ],
+)
+async def test_a_model_that_fails_hangs_or_is_absent_never_stops_indexing(
+    generator: WordGenerator | None, model: bool, reason: str
+) -> None:
+    """Documents go in marked for backfill, and the answer and the metrics say so."""
+    opensearch = PaperOpenSearch()
+    async with sidecar(opensearch, generator, model=model, stall_timeout_s=0.05) as client:
+        answer = await client.send("POST", "/products/_bulk", lines({"index": {}}, {"title": "shoe"}))
+        metrics = await client.send("GET", "/-/metrics")
+    assert timeless(read(opensearch.log[0].body)[1]) == {"title": "shoe", "gram": PENDING}
+    assert (answer.status, answer.gram_status) == (200, f"degraded; reason={reason}")
+    assert f'gram_documents_total{{outcome="uncoded",reason="{reason}"}} 1.0'.encode() in metrics.body
+
+
+async def test_one_document_the_model_fails_on_does_not_cost_the_others_their_codes() -> None:
+    """The poisonous document is pending, its batch is coded."""
+    opensearch = PaperOpenSearch()
+    sent = lines({"index": {}}, {"title": "poison"}, {"index": {}}, {"title": "shoe"})
+    async with sidecar(opensearch) as client:
+        answer = await client.send("POST", "/products/_bulk", sent)
+    _, first, _, second = read(opensearch.log[0].body)
+    assert [timeless(first)["gram"], timeless(second)["gram"]] == [PENDING, gram("shoe")]
+    assert answer.gram_status == "degraded; reason=model-error"
+
+
+@pytest.mark.parametrize(
+    ("update", "expected"),
+    [
+        ({"doc": {"price": 3}}, {"doc": {"price": 3}}),
+        ({"script": {"source": "x"}}, {"script": {"source": "x"}}),
+        ({"doc": {"title": "boot"}}, {"doc": {"title": "boot", "gram": "cleared"}}),
+        ({"doc": {"gram": {"codes": ["mine"]}}}, {"doc": {"gram": "cleared"}}),
+        (
+            {"doc": {"price": 3}, "upsert": {"title": "boot"}},
+            {"doc": {"price": 3}, "upsert": {"title": "boot", "gram": "cleared"}},
+        ),
+    ],
+)
+async def test_a_partial_update_of_rendered_fields_marks_the_document_for_backfill(
+    update: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    """Stale codes are cleared in the same update; an update that leaves the codes right passes untouched."""
+    opensearch = PaperOpenSearch()
+    cleared = {"codes": [], "source": None, "model": "pending", "weights": []}
+    async with sidecar(opensearch) as client:
+        single = await client.send("POST", "/products/_update/1", json.dumps(update).encode())
+        await client.send("POST", "/products/_bulk", lines({"update": {"_id": "1"}}, update))
+
+    def named(document: Any) -> Any:
+        if isinstance(document, dict) and "gram" in document:
+            assert {key: value for key, value in document["gram"].items() if key != "at"} == cleared
+            return {**document, "gram": "cleared"}
+        return document
+
+    for got in (json.loads(opensearch.log[0].body), read(opensearch.log[1].body)[1]):
+        assert {key: named(value) for key, value in got.items()} == expected
+    assert single.gram_status == ("applied" if expected == update else "degraded; reason=partial-update")
+
+
+@pytest.mark.parametrize(
+    ("opensearch", "expected"),
+    [
+        (PaperOpenSearch(), gram("shoe")),
+        (PaperOpenSearch(indices={"products": PLAIN}), gram("shoe", weighted=False)),
+        (PaperOpenSearch(indices={"products": BARE}), "no-mapping"),
+        (PaperOpenSearch(indices={}), "no-mapping"),
+        (PaperOpenSearch(indices={}, templates={"products": WEIGHTED}), gram("shoe")),
+        (PaperOpenSearch(indices={"a": WEIGHTED}, aliases={"products": {"a": False}}), gram("shoe")),
+        (
+            PaperOpenSearch(indices={"a": BARE, "b": WEIGHTED}, aliases={"products": {"a": False, "b": True}}),
+            gram("shoe"),
+        ),
+        (
+            PaperOpenSearch(indices={"a": BARE, "b": WEIGHTED}, aliases={"products": {"a": False, "b": False}}),
+            "no-mapping",
+        ),
+        (PaperOpenSearch(forbidden=True), "unknown-mapping"),
+    ],
+)
+async def test_only_an_index_with_the_gram_fields_gets_codes(opensearch: PaperOpenSearch, expected: Any) -> None:
+    """Aliases are resolved, templates count for an index to be, and any other index gets documents unchanged."""
+    sent = lines({"index": {}}, {"title": "shoe"})
+    async with sidecar(opensearch) as client:
+        answer = await client.send("POST", "/products/_bulk", sent)
+    if isinstance(expected, str):
+        assert (opensearch.log[0].body, answer.gram_status) == (sent, f"degraded; reason={expected}")
+    else:
+        assert timeless(read(opensearch.log[0].body)[1]) == {"title": "shoe", "gram": expected}
+
+
+async def test_an_index_is_looked_up_once_until_indices_may_have_changed() -> None:
+    """The lookup is remembered; creating an index through the sidecar forgets it. The caller's credentials ask."""
+    opensearch = PaperOpenSearch()
+    credentials = {"authorization": "Basic eA=="}
+    sent = lines({"index": {}}, {"title": "shoe"})
+    async with sidecar(opensearch) as client:
+        for _ in range(3):
+            await client.send("POST", "/products/_bulk", sent, credentials)
+        assert [found.headers["authorization"] for found in opensearch.lookups] == ["Basic eA=="]
+        await client.send("PUT", "/other")
+        await client.send("POST", "/products/_bulk", sent, credentials)
+    assert len(opensearch.lookups) == 2
+
+
+async def test_a_gzip_body_is_unpacked_and_coded() -> None:
+    """What a client compresses is coded like any other; it goes on as plain text."""
+    opensearch = PaperOpenSearch()
+    sent = gzip.compress(lines({"index": {}}, {"title": "shoe"}))
+    async with sidecar(opensearch) as client:
+        answer = await client.send("POST", "/products/_bulk", sent, {"content-encoding": "gzip"})
+    assert answer.gram_status == "applied"
+    assert "content-encoding" not in opensearch.log[0].headers
+    assert timeless(read(opensearch.log[0].body)[1])["gram"] == gram("shoe")
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "reason"),
+    [
+        (gzip.compress(b"{}\n")[:-3], {"content-encoding": "gzip"}, "malformed-body"),
+        (gzip.compress(b"{}\n") + b"more", {"content-encoding": "gzip"}, "malformed-body"),
+        (b"no gzip", {"content-encoding": "gzip"}, "malformed-body"),
+        (b"\x28\xb5\x2f\xfd", {"content-encoding": "zstd"}, "content-type"),
+        (b":)\n", {"content-type": "application/smile"}, "content-type"),
+    ],
+)
+async def test_a_body_that_cannot_be_read_goes_on_as_it_is(body: bytes, headers: dict[str, str], reason: str) -> None:
+    """Damaged or unknown packing is for OpenSearch to judge."""
+    opensearch = PaperOpenSearch()
+    async with sidecar(opensearch) as client:
+        answer = await client.send("POST", "/products/_bulk", body, headers)
+    (got,) = opensearch.log
+    assert (got.body, answer.gram_status) == (body, f"degraded; reason={reason}")
+    assert {name: got.headers.get(name) for name in headers} == headers
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        (b" " * 2000, {}),
+        ([b" " * 600, b" " * 600], {}),
+        (gzip.compress(b" " * 100_000), {"content-encoding": "gzip"}),
+    ],
+)
+async def test_a_body_over_the_limit_is_413(body: bytes | list[bytes], headers: dict[str, str]) -> None:
+    """Announced, streamed or unpacked: more than `max_body_bytes` is refused in OpenSearch's error shape."""
+    opensearch = PaperOpenSearch()
+    async with sidecar(opensearch, max_body_bytes=1024) as client:
+        answer = await client.send("POST", "/products/_bulk", body, headers)
+    error = json.loads(answer.body)
+    assert (answer.status, error["status"], error["error"]["type"]) == (413, 413, "content_too_long_exception")
+    assert opensearch.log == []
+
+
+async def test_bodies_that_do_not_fit_beside_each_other_are_429_with_retry_after() -> None:
+    """While a large bulk is worked on, another that would exceed the memory is refused; afterwards it goes through."""
+    opensearch, generator = PaperOpenSearch(), WordGenerator(held=True)
+    sent = lines({"index": {}}, {"title": "shoe", "filler": "x" * 600})
+    async with sidecar(opensearch, generator, max_body_bytes=1024) as client:
+        first = asyncio.create_task(client.send("POST", "/products/_bulk", sent))
+        await until(generator.entered.is_set)
+        refused = await client.send("POST", "/products/_bulk", sent)
+        generator.gate.set()
+        assert (await first).status == 200
+        assert (await client.send("POST", "/products/_bulk", sent)).status == 200
+    error = json.loads(refused.body)
+    assert (refused.status, refused.headers["retry-after"]) == (429, "1")
+    assert (error["status"], error["error"]["type"]) == (429, "rejected_execution_exception")
+
+
+async def test_an_unreachable_opensearch_is_502_in_its_error_shape() -> None:
+    """The client can tell that nothing was indexed."""
+    configured = SidecarSettings(upstream_url="http://127.0.0.1:9", connect_timeout_s=0.5)
+    app = create_sidecar(configured, WordGenerator(), RULES)
+    async with app.router.lifespan_context(app):
+        answer = await Client(app).send("POST", "/products/_bulk", lines({"index": {}}, {"title": "shoe"}))
+    assert (answer.status, json.loads(answer.body)["status"]) == (502, 502)
+
+
+async def test_readiness_names_the_generation_and_ends_with_the_program() -> None:
+    """`/-/ready` answers 200 with the model's generation while the sidecar runs."""
+    async with sidecar(PaperOpenSearch()) as client:
+        answer = await client.send("GET", "/-/ready")
+    assert (answer.status, json.loads(answer.body)) == (200, {"ready": True, "generation": "g2"})
+    assert (await client.send("GET", "/-/ready")).status == 503
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Lets other tasks run until the condition holds."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - the thread of the model has no event of this loop
+            await asyncio.sleep(0)
