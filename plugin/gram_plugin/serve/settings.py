@@ -19,6 +19,10 @@ from gram_plugin.errors import ConfigError
 from gram_plugin.search.query import Mode
 
 PREFIX = "GRAM_"
+DEBUG_VARIABLE = "GRAM_DEBUG"
+OPENSEARCH_PREFIX = "GRAM_OPENSEARCH_"
+"""`gram` itself and the verbs that talk to OpenSearch read these; one environment may hold them all."""
+
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 
@@ -141,7 +145,8 @@ def variable(name: str) -> str:
 
 def _refuse_unknown(mapping: Mapping[str, str]) -> None:
     known = {variable(item.name) for cls in (ShimSettings, SidecarSettings) for item in fields(cls)}
-    unknown = sorted(key for key in mapping if key.startswith(PREFIX) and key not in known)
+    ours = {key for key in mapping if key.startswith(PREFIX) and not key.startswith(OPENSEARCH_PREFIX)}
+    unknown = sorted(ours - known - {DEBUG_VARIABLE})
     if unknown:
         raise ConfigError(
             f"unknown setting {', '.join(unknown)}", next_step="docs/settings.md lists every setting; unset the others"
