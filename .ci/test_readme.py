@@ -22,6 +22,8 @@ ROOT = Path(__file__).parents[1]
 SECTION = re.compile(r"^## (.+?)\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 BLOCK = re.compile(r"^(.*)\n```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SECTION_LIMIT_S = 1500
+NOT_A_NEWCOMERS = ("GRAM_", "VIRTUAL_ENV", "MAKE", "MFLAGS", "PYTEST", "PYTHONPATH")
+"""Variables of the run that this test is part of."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def shell(clone: Path, tmp_path: Path) -> Iterator[Callable[[str], int]]:
         path = tmp_path / "commands.sh"
         path.write_text(script, encoding="utf-8")
         command = [shutil.which("bash") or "bash", "-euxo", "pipefail", str(path)]
-        env = {name: value for name, value in os.environ.items() if not name.startswith(("GRAM_", "VIRTUAL_ENV"))}
+        env = {name: value for name, value in os.environ.items() if not name.startswith(NOT_A_NEWCOMERS)}
         process = subprocess.Popen(command, cwd=clone, stdin=subprocess.DEVNULL, env=env, start_new_session=True)
         groups.append(process.pid)
         return process.wait(timeout=SECTION_LIMIT_S)
