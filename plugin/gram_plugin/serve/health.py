@@ -9,10 +9,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-LIVE = "/-/live"
-READY = "/-/ready"
-METRICS = "/-/metrics"
-
 # Around the default budget of 50 ms the steps are fine, so that a p99 can be read off.
 DECODE_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.25, 1.0)
 
@@ -30,7 +26,7 @@ class Health:
 
     def routes(self) -> list[Route]:
         """The three endpoints."""
-        return [Route(LIVE, self._live), Route(READY, self._ready), Route(METRICS, self._metrics)]
+        return [Route("/-/live", self._live), Route("/-/ready", self._ready), Route("/-/metrics", self._metrics)]
 
     async def _live(self, _: Request) -> Response:
         return JSONResponse({"live": True})

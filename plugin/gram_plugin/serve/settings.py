@@ -16,6 +16,7 @@ from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
 from gram_plugin.errors import ConfigError
+from gram_plugin.search.client import CA_VARIABLE, PASSWORD_VARIABLE, URL_VARIABLE, USERNAME_VARIABLE
 from gram_plugin.search.query import Mode
 
 PREFIX = "GRAM_"
@@ -23,6 +24,8 @@ DEBUG_VARIABLE = "GRAM_DEBUG"
 OPENSEARCH_PREFIX = "GRAM_OPENSEARCH_"
 """`gram` itself and the verbs that talk to OpenSearch read these; one environment may hold them all."""
 
+_OTHERS = frozenset({URL_VARIABLE, USERNAME_VARIABLE, PASSWORD_VARIABLE, CA_VARIABLE})
+"""Variables of the verbs that talk to OpenSearch on their own; the two programs do not read them."""
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 

@@ -204,9 +204,9 @@ def _parts(settings: ShimSettings, generator: Generator | None, clock: Clock) ->
         verify_tls=settings.verify_tls,
     )
     breaker = Breaker(settings.breaker_failures, settings.breaker_pause_s, clock)
-    health = Health(lambda: {"model": generator.generation if generator else None, "breaker_open": breaker.is_open})
-    metrics = ShimMetrics(health.registry)
     batcher = _batcher(settings, generator)
+    health = Health(lambda: _state(batcher, breaker))
+    metrics = ShimMetrics(health.registry)
     query_codes = QueryCodes(
         batcher,
         breaker=breaker,
@@ -227,6 +227,15 @@ def _batcher(settings: ShimSettings, generator: Generator | None) -> Batcher | N
     return Batcher(
         generator, max_batch=settings.max_batch, max_wait_ms=settings.max_wait_ms, max_queue=settings.max_queue
     )
+
+
+def _state(batcher: Batcher | None, breaker: Breaker) -> dict[str, object]:
+    """What `/-/ready` shows besides."""
+    return {
+        "model": batcher.generation if batcher else None,
+        "breaker_open": breaker.is_open,
+        "waiting": batcher.waiting if batcher else 0,
+    }
 
 
 def _running(parts: Parts) -> AbstractAsyncContextManager[None]:
