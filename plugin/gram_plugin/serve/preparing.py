@@ -84,10 +84,10 @@ class Preparer:
 
     def _write(self, planned: _Planned, coded: Coded | None) -> _Planned:
         if coded is not None:
-            gram = _fitting(coded.gram, planned.fields)
+            gram = fitting(coded.gram, planned.fields)
             return replace(planned, item=planned.item.with_field(FIELD, gram), reason=coded.reason)
         if planned.item.action == "update" and planned.reason is None:
-            pending = _fitting(replacing(self._coder.pending()), planned.fields)
+            pending = fitting(replacing(self._coder.pending()), planned.fields)
             marked = mark_update(planned.item, self._coder.rendering, pending)
             return replace(planned, item=marked or planned.item, reason=Reason.UPDATE if marked else None)
         return planned
@@ -102,9 +102,9 @@ def mark_update(item: BulkItem, rendering: Rendering, pending: Mapping[str, Any]
     body = dict(item.source or {})
     document, upsert = body.get("doc"), body.get("upsert")
     if isinstance(document, dict) and _touches(document, rendering):
-        body["doc"] = _with_gram(document, pending)
+        body["doc"] = with_gram(document, pending)
     if isinstance(upsert, dict):
-        body["upsert"] = _with_gram(upsert, pending)
+        body["upsert"] = with_gram(upsert, pending)
     return item.with_source(body) if body != item.source else None
 
 
@@ -143,11 +143,13 @@ def _touches(document: Mapping[str, Any], rendering: Rendering) -> bool:
     return any(key.partition(".")[0] in heads for key in document)
 
 
-def _with_gram(document: Mapping[str, Any], gram: Mapping[str, Any]) -> dict[str, Any]:
+def with_gram(document: Mapping[str, Any], gram: Mapping[str, Any]) -> dict[str, Any]:
+    """The document with `gram` in the place of whatever it had under that name."""
     return {**{key: value for key, value in document.items() if key.partition(".")[0] != FIELD}, FIELD: gram}
 
 
-def _fitting(gram: Mapping[str, Any], fields: GramFields) -> Mapping[str, Any]:
+def fitting(gram: Mapping[str, Any], fields: GramFields) -> Mapping[str, Any]:
+    """The part of a `gram` object that an index with these fields takes."""
     if fields is GramFields.WEIGHTED:
         return gram
     return {key: value for key, value in gram.items() if key != "weights"}
