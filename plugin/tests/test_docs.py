@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 import re
-import subprocess
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -18,16 +17,9 @@ from gram_plugin.serve.settings import ShimSettings, SidecarSettings, variable
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ROOT / "plugin/gram_plugin"
-PAGES = [
-    ROOT / name
-    for name in subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.splitlines()
-]
+PAGES = sorted(
+    page for pattern in ("*.md", "docs/**/*.md", "mappings/*.md", "docker/*.md") for page in ROOT.glob(pattern)
+)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 CODE = re.compile(r"```.*?```|`[^`]*`", re.DOTALL)
 METRIC = re.compile(r"""(?:Counter|Gauge|Histogram|Summary|Info|Enum)\(\s*["'](gram_\w+)["']""")
