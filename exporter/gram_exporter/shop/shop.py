@@ -1,0 +1,94 @@
+"""The sample shop as a whole: products, documents, queries in three splits, and judgments."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gram_exporter.shop.dice import Dice
+from gram_exporter.shop.intent import Intent, Shape, TraitIndex, draw_intents, graded_by_id
+from gram_exporter.shop.merchant import write_document
+from gram_exporter.shop.product import Product, draw_product
+from gram_exporter.shop.shopper import Query, write_queries
+from gram_exporter.shop.vocabulary import Trait, Vocabulary, load_vocabulary
+
+LABEL = "synthetic sample shop"
+SPLITS = ("train", "dev", "test")
+_SHARES = (0.7, 0.09, 0.21)
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A product and the document that its merchant wrote about it."""
+
+    product: Product
+    document: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Shop:
+    """Everything of one shop; `grades` holds only grades above 0, by family and document id."""
+
+    seed: int
+    offers: Sequence[Offer]
+    intents: Mapping[str, Intent]
+    queries: Mapping[str, Sequence[Query]]
+    grades: Mapping[str, Mapping[str, int]]
+
+    @property
+    def documents(self) -> list[Mapping[str, Any]]:
+        """All documents in catalogue order."""
+        return [offer.document for offer in self.offers]
+
+
+def stream_products(seed: int, products: int) -> Iterator[Offer]:
+    """Makes the catalogue one product at a time; holds nothing, so a million costs time alone."""
+    vocabulary = load_vocabulary()
+    for index in range(products):
+        product = draw_product(vocabulary, seed, index)
+        yield Offer(product, write_document(vocabulary, seed, product))
+
+
+def make_shop(seed: int, products: int = 4000) -> Shop:
+    """Makes the whole shop: the same seed and number of products give the same shop on every machine."""
+    vocabulary = load_vocabulary()
+    offers = list(stream_products(seed, products))
+    index = TraitIndex([offer.product for offer in offers])
+    intents = draw_intents(vocabulary, index, seed)
+    queries = _queries(vocabulary, intents, offers, seed)
+    used = {query.family for split in queries.values() for query in split}
+    asked = [intent for intent in intents if intent.family in used]
+    return Shop(seed, offers, {intent.family: intent for intent in asked}, queries, graded_by_id(index, asked))
+
+
+def bag_of_words(text: str) -> str:
+    """The words of a query, case-folded, sorted: equal for two texts that no lexical search tells apart."""
+    return " ".join(sorted(re.findall(r"\w+", text.casefold())))
+
+
+def _queries(
+    vocabulary: Vocabulary, intents: Iterable[Intent], offers: Sequence[Offer], seed: int
+) -> dict[str, list[Query]]:
+    """Writes every intent's queries into its split; a text that an earlier intent asked in is dropped."""
+    titles = {Trait("model", offer.product.first("model") or ""): str(offer.document["title"]) for offer in offers}
+    splits: dict[str, list[Query]] = {name: [] for name in SPLITS}
+    seen: set[str] = set()
+    for intent, split in _assigned(intents, seed):
+        for query in write_queries(vocabulary, intent, titles, seed):
+            bag = bag_of_words(query.text)
+            if bag not in seen:
+                seen.add(bag)
+                splits[split].append(query)
+    return splits
+
+
+def _assigned(intents: Iterable[Intent], seed: int) -> Iterator[tuple[Intent, str]]:
+    """Gives each intent, with its whole family, one split; every shape in the same proportions."""
+    taken = dict.fromkeys(Shape, 0)
+    offset = Dice(seed, "splits").fraction()
+    for intent in intents:
+        place = (offset + taken[intent.shape] * 0.6180339887498949) % 1  # golden ratio: even at every length
+        taken[intent.shape] += 1
+        yield intent, SPLITS[0] if place < _SHARES[0] else SPLITS[1] if place < 1 - _SHARES[2] else SPLITS[2]
