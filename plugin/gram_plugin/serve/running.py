@@ -1,0 +1,203 @@
+"""Running: the sidecar as a server and an ingest as a program, from what a person asked for to the end."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from gram_plugin.contract.catalogue import CatalogueReader, read_catalogue
+from gram_plugin.contract.text import Rendering
+from gram_plugin.decode.generator import OnnxGenerator
+from gram_plugin.errors import BundleError, ConfigError
+from gram_plugin.search.client import Address, address
+from gram_plugin.serve import checkpoint
+from gram_plugin.serve.batching import Batcher
+from gram_plugin.serve.coding import Coder, CodingRules, Patience
+from gram_plugin.serve.deadletter import DeadLetterFile
+from gram_plugin.serve.delivery import Delivery, Retrying
+from gram_plugin.serve.fields import FieldCheck
+from gram_plugin.serve.http import Headers, Upstream
+from gram_plugin.serve.ingest import ChunkSize, Ingest, Report, require_fields
+from gram_plugin.serve.settings import SidecarSettings
+from gram_plugin.serve.sidecar import create_sidecar
+
+_log = logging.getLogger(__name__)
+
+_DEFAULT_ID = "id"
+_MODEL_SILENCE_S = 300.0
+_ANSWER_S = 120.0
+
+
+def serve_sidecar(settings: SidecarSettings) -> None:
+    """Serves until SIGINT or SIGTERM; without a usable bundle documents go in marked for backfill.
+
+    Raises:
+        ConfigError: the address cannot be listened on.
+    """
+    for line in settings.lines():
+        _log.info("setting %s", line)
+    generator = _open_generator(settings)
+    rules = CodingRules(
+        generator.manifest.rendering if generator else Rendering(()),
+        min_probability=settings.min_probability,
+        max_codes=settings.max_codes,
+        cache_entries=settings.cache_entries,
+    )
+    config = uvicorn.Config(
+        create_sidecar(settings, generator, rules),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        ws="none",
+        timeout_graceful_shutdown=int(settings.shutdown_s),
+    )
+    with _listener(settings.host, settings.port) as listener:
+        _log.info("sidecar on http://%s:%d before %s", settings.host, listener.getsockname()[1], settings.upstream_url)
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port), backlog=1024)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {host}:{port}: {error.strerror}", next_step="pass another --port"
+        ) from error
+
+
+def _open_generator(settings: SidecarSettings) -> OnnxGenerator | None:
+    """The model, or None: a bundle that cannot be used must not stop indexing, but everybody is told."""
+    if settings.bundle is None:
+        _log.warning("no bundle: every document goes in without codes, marked for backfill — set GRAM_BUNDLE")
+        return None
+    try:
+        return OnnxGenerator.open(settings.bundle, threads=settings.threads)
+    except BundleError as error:
+        _log.error("every document goes in without codes, marked for backfill: %s", error)
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What a person asked `gram ingest` for; the options of the verb."""
+
+    catalogue: Path
+    index: str
+    url: str
+    checkpoint: Path
+    dead_letters: Path
+    ca_file: str | None = None
+    bundle: Path | None = None
+    id_field: str | None = None
+    skip_invalid: bool = False
+    bulk: int = 500
+    threads: int = 2
+
+
+@dataclass(frozen=True)
+class Done:
+    """The end of an ingest."""
+
+    report: Report
+    skipped: int
+
+
+def ingest(wish: Wish, console: Console) -> Done:
+    """Puts a catalogue into an index, with a progress bar; a broken last line is found before anything is sent.
+
+    Raises:
+        GramError: the catalogue, the bundle, the index or OpenSearch are unusable; what was done is kept.
+    """
+    found = address(wish.url, ca_file=wish.ca_file)
+    generator = OnnxGenerator.open(wish.bundle, threads=wish.threads) if wish.bundle else None
+    id_field = wish.id_field or (generator.manifest.id_field if generator else _DEFAULT_ID)
+    catalogue = read_catalogue(wish.catalogue, id_field=id_field, skip_invalid=wish.skip_invalid)
+    with console.status("checking the catalogue"):
+        products = sum(1 for _ in catalogue)
+    job = checkpoint.Job.of(wish.catalogue, wish.index, found.url, generator.generation if generator else None)
+    kept = checkpoint.CheckpointFile(wish.checkpoint, job)
+    with _bar(console, products) as bar:
+        report = asyncio.run(_ingest(wish, found, generator, catalogue, kept, bar))
+    return Done(report, len(catalogue.skipped))
+
+
+async def _ingest(
+    wish: Wish,
+    found: Address,
+    generator: OnnxGenerator | None,
+    catalogue: CatalogueReader,
+    kept: checkpoint.CheckpointFile,
+    bar: Progress,
+) -> Report:
+    headers, start = credentials(found), kept.load()
+    letters = DeadLetterFile(wish.dead_letters, resume_at=start.dead_letter_bytes if start else None)
+    begun = start or checkpoint.Progress()
+    task = bar.task_ids[0]
+    authority = Path(found.ca_file) if found.ca_file else None
+    async with Upstream(found.url, request_timeout_s=_ANSWER_S, ca_file=authority) as upstream:
+        fields = await require_fields(FieldCheck(upstream, max_age_s=60), wish.index, headers)
+        delivery = Delivery(upstream, wish.index, headers, Retrying())
+        size = ChunkSize(documents=wish.bulk)
+        async with _coder(generator) as coder:
+            bar.advance(task, begun.counts.indexed + begun.counts.dead_lettered)
+            with letters:
+                program = Ingest(delivery, kept, letters, coder=coder, fields=fields, size=size)
+                return await program.run(catalogue, begun, lambda number: bar.advance(task, number))
+
+
+@asynccontextmanager
+async def _coder(generator: OnnxGenerator | None) -> AsyncIterator[Coder | None]:
+    """Codes in this process, if there is a model."""
+    if generator is None:
+        yield None
+        return
+    batcher = Batcher(generator, max_batch=32, max_wait_ms=1, max_queue=1024)
+    await batcher.start()
+    try:
+        rules = CodingRules(generator.manifest.rendering, cache_entries=10_000)
+        yield Coder(batcher, rules, Patience(total_s=None, stall_s=_MODEL_SILENCE_S))
+    finally:
+        await batcher.stop()
+
+
+def credentials(found: Address) -> Headers:
+    """The header that carries user name and password, if there are any."""
+    if found.username is None:
+        return []
+    pair = f"{found.username}:{found.password}".encode()
+    return [(b"authorization", b"Basic " + base64.b64encode(pair))]
+
+
+def report_lines(done: Done, wish: Wish) -> list[str]:
+    """What became of the catalogue, for a person."""
+    counts, report = done.report.counts, done.report
+    lines = [f"{counts.indexed} products indexed, {counts.dead_lettered} refused, {done.skipped} lines skipped"]
+    if report.resumed_at:
+        lines.append(f"resumed after line {report.resumed_at}")
+    if wish.bundle:
+        lines.append(f"{counts.coded} coded, {counts.pending} marked for backfill")
+    elif report.statuses:
+        lines.extend(f"{number} bulks {status}" for status, number in sorted(report.statuses.items()))
+    else:
+        lines.append("no codes: the address is no sidecar, and there was no --bundle")
+    if counts.dead_lettered:
+        lines.append(f"refused documents and the reasons are in {wish.dead_letters}")
+    return lines
+
+
+def _bar(console: Console, products: int) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    bar = Progress(*columns, TextColumn("ETA"), TimeRemainingColumn(), console=console)
+    bar.add_task("ingest", total=products)
+    return bar
