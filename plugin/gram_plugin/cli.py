@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from gram_plugin.errors import ExtraMissingError, GramError
 from gram_plugin.search import verbs as search_verbs
+from gram_plugin.serve import verbs as serve_verbs
 
 DISTRIBUTION = "gram-opensearch"
 COMMANDS_GROUP = "gram.commands"
@@ -92,6 +93,7 @@ def report(error: GramError, console: Console) -> None:
 
 def _register_rooms(app: typer.Typer) -> None:
     search_verbs.register(app)
+    serve_verbs.register(app)
 
 
 def _register_placeholders(app: typer.Typer, missing: Sequence[str]) -> None:

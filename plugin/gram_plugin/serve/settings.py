@@ -24,8 +24,8 @@ DEBUG_VARIABLE = "GRAM_DEBUG"
 OPENSEARCH_PREFIX = "GRAM_OPENSEARCH_"
 """`gram` itself and the verbs that talk to OpenSearch read these; one environment may hold them all."""
 
-_OTHERS = frozenset({URL_VARIABLE, USERNAME_VARIABLE, PASSWORD_VARIABLE, CA_VARIABLE})
-"""Variables of the verbs that talk to OpenSearch on their own; the two programs do not read them."""
+_OTHERS = frozenset({URL_VARIABLE, USERNAME_VARIABLE, PASSWORD_VARIABLE, CA_VARIABLE, "GRAM_DEBUG"})
+"""Variables of the command line and of the verbs that talk to OpenSearch on their own; no settings of the programs."""
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 
@@ -40,7 +40,7 @@ class Setting:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _ServerSettings:
+class ServerSettings:
     """What shim and sidecar have in common."""
 
     upstream_url: Annotated[str, Setting("URL of OpenSearch, without credentials")]
@@ -88,7 +88,7 @@ class _ServerSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShimSettings(_ServerSettings):
+class ShimSettings(ServerSettings):
     """Settings of `gram shim`."""
 
     mode: Annotated[Mode, Setting("mode of a search that names none")] = Mode.RERANK
@@ -114,7 +114,7 @@ class ShimSettings(_ServerSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SidecarSettings(_ServerSettings):
+class SidecarSettings(ServerSettings):
     """Settings of `gram sidecar`."""
 
     port: Annotated[int, Setting("port to listen on; 0 takes a free one", low=0, high=65535)] = 9202

@@ -7,7 +7,6 @@ header `x-gram-status` tells which.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -158,7 +157,8 @@ class Shim:
             found = decision.status
             self._parts.metrics.searches.labels(str(found.outcome), str(found.reason or "")).inc()
         if LOG.isEnabledFor(logging.INFO):
-            LOG.info("%s", json.dumps(_line(target, decisions, status, items, self._settings.log_queries)))
+            fields = _line(target, decisions, status, items, self._settings.log_queries)
+            LOG.info("search %s", status.outcome, extra={"fields": fields})
 
 
 def _headers(status: Status, items: Sequence[Item], decisions: Sequence[Decision]) -> list[tuple[bytes, bytes]]:

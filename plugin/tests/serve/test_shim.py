@@ -499,7 +499,7 @@ async def test_outcomes_are_counted_and_logged_without_queries(
         await client.search(url + "/shop/_search", {"query": {"term": {"a": "b"}}})
     page = (await client(url + "/-/metrics")).body
     line = {"event": "search", "endpoint": "_search", "index": "shop", "searches": 1}
-    assert [json.loads(record.message) for record in caplog.records] == [
+    assert [vars(record)["fields"] for record in caplog.records] == [
         {**line, "status": "applied", "reason": "", "codes": 1},
         {**line, "status": "off", "reason": "no-query-text", "codes": 0},
     ]

@@ -1,0 +1,72 @@
+"""Runs one ASGI app as a program: its socket, its log of JSON lines, its graceful end."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+from collections.abc import Callable
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from gram_plugin.errors import ConfigError
+from gram_plugin.serve.settings import ServerSettings
+
+BACKLOG = 2048
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object for each record; what a record carries as `fields` becomes keys of it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line of a record."""
+        line = {"at": self.formatTime(record), "level": record.levelname, "logger": record.name}
+        fields = getattr(record, "fields", None)
+        line.update(fields if isinstance(fields, dict) else {"message": record.getMessage()})
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def log_json_lines(level: int = logging.INFO) -> None:
+    """Sends the log of this process to stderr as JSON lines."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonLines())
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+
+
+def run_program(app: ASGIApp, settings: ServerSettings, say: Callable[[str], None]) -> None:
+    """Serves until SIGINT or SIGTERM, then lets running requests end for at most `shutdown_s`.
+
+    Raises:
+        ConfigError: the address cannot be listened on.
+    """
+    with _listen(settings) as listener:
+        host, port = listener.getsockname()[:2]
+        say(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}")
+        uvicorn.Server(_config(app, settings)).run(sockets=[listener])
+
+
+def _config(app: ASGIApp, settings: ServerSettings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        ws="none",
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=max(1, round(settings.shutdown_s)),
+    )
+
+
+def _listen(settings: ServerSettings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}",
+            next_step="choose another address with --host and --port (0 takes a free port)",
+        ) from error
