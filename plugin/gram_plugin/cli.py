@@ -14,7 +14,11 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from gram_plugin.errors import ExtraMissingError, GramError
+from gram_plugin.node import verbs as node_verbs
 from gram_plugin.search import verbs as search_verbs
+from gram_plugin.serve import ingest_verbs
+from gram_plugin.serve import verbs as serve_verbs
+from gram_plugin.serve import ingest_verbs
 from gram_plugin.serve import verbs as serve_verbs
 
 DISTRIBUTION = "gram-opensearch"
@@ -92,8 +96,10 @@ def report(error: GramError, console: Console) -> None:
 
 
 def _register_rooms(app: typer.Typer) -> None:
-    search_verbs.register(app)
+    for room in (search_verbs, ingest_verbs, serve_verbs):
+        room.register(app)
     serve_verbs.register(app)
+    ingest_verbs.register(app)
 
 
 def _register_placeholders(app: typer.Typer, missing: Sequence[str]) -> None:
