@@ -1,4 +1,4 @@
-"""Fixtures of the integration tests: a real OpenSearch for the session, its client, a fresh index name for each test."""
+"""Fixtures of the integration tests: a real OpenSearch for the session, its client, a fresh index name per test."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from gram_plugin.node.node import NodeSettings, RunningNode, start_node
 @pytest.fixture(scope="session")
 def node() -> Iterator[RunningNode]:
     """A node of our own, with `.url`; ended with the session."""
-    with start_node(NodeSettings()) as running:
+    # Optimising Java code further would cost more CPU time than these tests can win back.
+    with start_node(NodeSettings(jvm_options=("-XX:TieredStopAtLevel=1",))) as running:
         yield running
 
 

@@ -31,14 +31,7 @@ class ClusterFolder:
         Raises:
             NodeError: servers run in it already, or the server's account cannot enter it.
         """
-        path = (
-            Path(tempfile.mkdtemp(prefix="gram-node-", dir=_temporary_root(account)))
-            if named is None
-            else named.absolute()
-        )
-        path.mkdir(parents=True, exist_ok=True)
-        if named is None:
-            path.chmod(0o755)
+        path = _temporary_folder(account) if named is None else _named_folder(named)
         if not account.can_enter(path):
             raise NodeError(
                 f"account {account.name!r}, which runs the server in place of root, cannot enter {path}",
@@ -73,9 +66,23 @@ def is_locked(folder: Path) -> bool:
     return False
 
 
-def _temporary_root(account: Account) -> Path:
+def _temporary_folder(account: Account) -> Path:
     usual = Path(tempfile.gettempdir())
-    return usual if account.can_enter(usual) else Path("/var/tmp")  # noqa: S108 - mkdtemp makes the name ours alone
+    root = usual if account.can_enter(usual) else Path("/var/tmp")  # noqa: S108 - mkdtemp makes the name ours alone
+    path = Path(tempfile.mkdtemp(prefix="gram-node-", dir=root))
+    path.chmod(0o755)  # mkdtemp lets its owner alone in, the server may be another account
+    return path
+
+
+def _named_folder(named: Path) -> Path:
+    path = named.expanduser().absolute()
+    try:
+        if not path.is_dir():
+            path.mkdir(parents=True)
+            path.chmod(0o755)
+    except OSError as error:
+        raise NodeError(f"data folder {path} cannot be made: {error}", next_step="choose another --data") from error
+    return path
 
 
 def _lock(path: Path) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -31,14 +32,21 @@ Installer = Callable[[int], Path]
 
 @dataclass(frozen=True)
 class JavaRange:
-    """Major versions, both ends included, that a release starts with; `preferred` is what gets fetched."""
+    """Major versions, both ends included, that a release may start with; `tested` is known to work and gets fetched.
+
+    `highest` None: newer ones are taken too, after all others.
+    """
 
     lowest: int
-    highest: int
-    preferred: int
+    tested: int
+    highest: int | None
+
+    def holds(self, major: int) -> bool:
+        """Whether a major version is in the range."""
+        return self.lowest <= major and (self.highest is None or major <= self.highest)
 
     def __str__(self) -> str:
-        return f"{self.lowest} to {self.highest}"
+        return f"{self.lowest} or newer" if self.highest is None else f"{self.lowest} to {self.highest}"
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,7 @@ class Java:
 
 def java_range(release: Release) -> JavaRange:
     """3.x needs 21 or newer; 2.x needs the security manager, which Java 24 took away."""
-    return JavaRange(17, 23, 21) if release.major < 3 else JavaRange(21, 25, 25)
+    return JavaRange(17, 21, 23) if release.major < 3 else JavaRange(21, 25, None)
 
 
 def find_java(
@@ -72,10 +80,10 @@ def find_java(
     wanted = java_range(release)
     if named := environ.get(NAMED_BY_USER):
         return _check_named(Path(named), release, usable)
-    seen = list(_candidates(environ, cache, root))
-    fitting = [java for java in seen if _fits(java, wanted) and usable(java.home)]
-    if fitting:
-        return fitting[0]
+    seen = list(_candidates(environ, cache, root, wanted))
+    for java in seen:
+        if _fits(java, wanted) and usable(java.home):
+            return java
     if install is None:
         raise _none_fits(release, seen)
     return _install(release, install, seen)
@@ -94,17 +102,18 @@ def read_java(home: Path) -> Java | None:
     return Java(home, int(version[1]), modules is None or _LOCALES in modules[1].split())
 
 
-def _candidates(environ: Mapping[str, str], cache: Path, root: Path) -> Iterator[Java]:
-    """`JAVA_HOME` first, then system folders with the newest first, then what we fetched before."""
+def _candidates(environ: Mapping[str, str], cache: Path, root: Path, wanted: JavaRange) -> Iterator[Java]:
+    """`JAVA_HOME` first, then system folders, then what we fetched before; newest tested version first."""
     if (home := environ.get("JAVA_HOME")) and (java := read_java(Path(home))):
         yield java
     system = {path.resolve() for pattern in SYSTEM_PATTERNS for path in root.glob(pattern)}
     for homes in (system, set(cache.glob("jdk/*")) | set(cache.glob("jdk/*/Contents/Home"))):
-        yield from sorted(filter(None, map(read_java, homes)), key=lambda java: (-java.major, java.home))
+        found = filter(None, map(read_java, homes))
+        yield from sorted(found, key=lambda java: (java.major > wanted.tested, -java.major, java.home))
 
 
 def _fits(java: Java, wanted: JavaRange) -> bool:
-    return java.full and wanted.lowest <= java.major <= wanted.highest
+    return java.full and wanted.holds(java.major)
 
 
 def _check_named(home: Path, release: Release, usable: Callable[[Path], bool]) -> Java:
@@ -130,13 +139,13 @@ def _none_fits(release: Release, seen: list[Java], reason: str = "") -> JavaErro
     wanted = java_range(release)
     return JavaError(
         f"OpenSearch {release.version} needs a full JDK {wanted}; found {found}{reason}",
-        next_step=f"install a JDK {wanted.preferred}, or set {NAMED_BY_USER} to the folder of one",
+        next_step=f"install a JDK {wanted.tested}, or set {NAMED_BY_USER} to the folder of one",
     )
 
 
 def _install(release: Release, install: Installer, seen: list[Java]) -> Java:
     try:
-        home = install(java_range(release).preferred)
+        home = install(java_range(release).tested)
     except OSError as error:
         raise _none_fits(release, seen, f"; fetching one failed: {error}") from error
     java = read_java(home)
@@ -148,7 +157,7 @@ def _install(release: Release, install: Installer, seen: list[Java]) -> Java:
 def fetch_java(cache: Path) -> Installer | None:
     """An installer that puts a JDK below `cache` by `install-jdk`; None where that package is missing."""
     try:
-        import jdk
+        jdk = importlib.import_module("jdk")
     except ImportError:
         return None
 

@@ -1,8 +1,9 @@
 """The keeper: the one parent process of all servers, which ends them when it is told to or when its own parent dies.
 
-Run as `python -m gram_plugin.node.keeper`; reads an `Order` as JSON from stdin and answers with one
-JSON line: the pids of the servers, or why they could not be started. Servers of a dead keeper are ended by
-the kernel (Linux).
+Run as `python -m gram_plugin.node.keeper`; reads an `Order` as one JSON line from stdin and answers with one:
+the pids of the servers, or why they could not be started. It stays until it is told to end, even when
+servers end by themselves, so that their logs stay readable. Should the keeper itself be killed, the kernel ends
+the servers (Linux only).
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,11 +29,11 @@ _POLL_S = 0.1
 
 @dataclass(frozen=True)
 class Job:
-    """One server to start: what, where, and where its output goes."""
+    """One server to start: what, where, and where its output and its exit status go."""
 
     command: list[str]
     environ: dict[str, str]
-    folder: str
+    working_folder: str
     console: str
     exit_file: str
 
@@ -40,15 +42,15 @@ class Job:
 class Order:
     """What a keeper has to keep.
 
-    `parent` is the pid whose end ends the servers, 0 for none; `remove` a folder to delete at the end, "" for none.
-    With a folder to delete nobody wants the data, and the servers are killed without a farewell.
+    `parent` is the pid whose end ends the servers, 0 for none. `uid` and `gid` are those of the account to change
+    to, -1 for none. `remove` is a folder to delete at the end, "" for none; where there is one, nobody wants the
+    data, and the servers are killed without `grace_s` seconds to end in order.
     """
 
     jobs: list[Job]
     parent: int
     uid: int
     gid: int
-    changes_account: bool
     remove: str
     grace_s: float
 
@@ -63,75 +65,95 @@ class Order:
         return cls(**{**document, "jobs": [Job(**job) for job in document["jobs"]]})
 
 
+Servers = dict[str, subprocess.Popen[bytes]]
+"""Running servers by the exit file of each."""
+
+
 def main() -> None:
     """Keeps the servers of the order on stdin until told to stop."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
-    order = Order.from_json(sys.stdin.readline())
-    servers: list[subprocess.Popen[bytes]] = []
+    line = sys.stdin.readline()
+    if not line:  # the parent died before it could give its order
+        return
+    keep(Order.from_json(line), stop)
+
+
+def keep(order: Order, stop: threading.Event) -> None:
+    """Starts the servers, watches them until `stop` or the parent's end, and leaves nothing behind."""
+    servers: Servers = {}
     try:
         for job in order.jobs:
-            servers.append(_start(job, order))
-        _answer({"pids": [server.pid for server in servers]})
-        _watch(order, servers, stop)
-    except OSError as error:
-        _answer({"error": f"{error}"})
+            servers[job.exit_file] = _start(job, order)
+        _answer({"pids": [server.pid for server in servers.values()]})
+        _watch(order.parent, servers, stop)
+    except (OSError, subprocess.SubprocessError) as error:
+        _answer({"error": str(error)})
     finally:
-        end(servers, 0.0 if order.remove else order.grace_s)
+        _end(list(servers.values()), 0.0 if order.remove else order.grace_s)
         if order.remove:
             shutil.rmtree(order.remove, ignore_errors=True)
 
 
-def end(servers: Sequence[subprocess.Popen[bytes]], grace_s: float) -> None:
-    """Asks the servers to end, and kills those that have not after `grace_s` seconds."""
-    if grace_s:
-        for server in servers:
-            server.terminate()
-        for server in servers:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                server.wait(grace_s)
-    for server in servers:
-        server.kill()
-        server.wait()
-
-
 def _start(job: Job, order: Order) -> subprocess.Popen[bytes]:
-    account = {"user": order.uid, "group": order.gid, "extra_groups": []} if order.changes_account else {}
+    account: Mapping[str, Any] = {}
+    if order.uid >= 0:
+        account = {"user": order.uid, "group": order.gid, "extra_groups": []}
     with Path(job.console).open("wb") as console:
-        return subprocess.Popen(  # noqa: S603 - the command is ours, see server.py
+        server: subprocess.Popen[bytes] = subprocess.Popen(  # noqa: S603 - the command is ours, see server.py
             job.command,
             env=job.environ,
-            cwd=job.folder,
+            cwd=job.working_folder,
             stdin=subprocess.DEVNULL,
             stdout=console,
             stderr=subprocess.STDOUT,
             preexec_fn=_die_with_parent(),
-            **account,  # type: ignore[call-overload]
+            **account,
         )
+    return server
 
 
 def _die_with_parent() -> Callable[[], None] | None:
     """Runs in the child after the change of account, which would clear the flag."""
     if not sys.platform.startswith("linux"):
         return None
-    library = ctypes.CDLL(None)
-    return lambda: library.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    control = ctypes.CDLL(None).prctl
+
+    def ask_kernel() -> None:
+        control(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+    return ask_kernel
 
 
-def _watch(order: Order, servers: Sequence[subprocess.Popen[bytes]], stop: threading.Event) -> None:
-    running = dict(zip((job.exit_file for job in order.jobs), servers, strict=True))
-    while running and not stop.wait(_POLL_S):
-        if order.parent and os.getppid() != order.parent:
+def _watch(parent: int, servers: Servers, stop: threading.Event) -> None:
+    noted: set[str] = set()
+    while not stop.wait(_POLL_S):
+        if parent and os.getppid() != parent:
             return
-        for exit_file, server in list(running.items()):
-            if server.poll() is not None:
+        for exit_file, server in servers.items():
+            if exit_file not in noted and server.poll() is not None:
                 Path(exit_file).write_text(f"{server.returncode}\n", encoding="ascii")
-                del running[exit_file]
+                noted.add(exit_file)
 
 
-def _answer(document: dict[str, Any]) -> None:
-    print(json.dumps(document), flush=True)
+def _end(servers: Sequence[subprocess.Popen[bytes]], grace_s: float) -> None:
+    """Asks the servers to end, and kills those that have not after `grace_s` seconds in all."""
+    deadline = time.monotonic() + grace_s
+    if grace_s:
+        for server in servers:
+            server.terminate()
+    for server in servers:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            server.wait(max(deadline - time.monotonic(), 0.0))
+    for server in servers:
+        server.kill()
+        server.wait()
+
+
+def _answer(document: Mapping[str, Any]) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        print(json.dumps(document), flush=True)
 
 
 if __name__ == "__main__":

@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import json
-import logging
 import os
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from urllib.parse import urlsplit
 
 from gram_plugin.errors import ConfigError, NodeError
 from gram_plugin.node.account import Account, server_account
 from gram_plugin.node.folder import ClusterFolder
 from gram_plugin.node.java import fetch_java, find_java
 from gram_plugin.node.keeper import Job, Order
+from gram_plugin.node.launch import launch_keeper
 from gram_plugin.node.release import DEFAULT_VERSION, Progress, Release, cache_folder, provide
-from gram_plugin.node.server import Server, cluster_settings
+from gram_plugin.node.server import Server, cluster_settings, final_options, jvm_options
 
 SYSTEM_CACHE = Path("/var/cache/gram-opensearch")
 """Where root unpacks servers when the unprivileged account cannot enter root's own cache folder."""
 
 _POLL_S = 0.05
 _GRACE_S = 15.0
-_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -39,8 +37,8 @@ class NodeSettings:
     """What kind of OpenSearch to start; every field has a default.
 
     `data` keeps the data in a folder that outlives the servers (None: a temporary one). `port` 0 takes a free one.
-    `user` is the account that root hands over to. `repository` is the URL of a Maven mirror. `settings` are
-    further lines of opensearch.yml.
+    `user` is the account that root hands over to. `repository` is the URL of a Maven mirror. `jvm_options` are
+    further options of Java, `settings` further lines of opensearch.yml.
     """
 
     version: str = DEFAULT_VERSION
@@ -51,6 +49,7 @@ class NodeSettings:
     start_timeout_s: float = 120.0
     user: str = ""
     repository: str = ""
+    jvm_options: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -66,7 +65,7 @@ class RunningNode:
 
     urls: tuple[str, ...]
     pids: tuple[int, ...]
-    folder: Path
+    servers: tuple[Server, ...]
     keeper: subprocess.Popen[str]
 
     @property
@@ -74,10 +73,26 @@ class RunningNode:
         """The address of the first server."""
         return self.urls[0]
 
+    @property
+    def folder(self) -> Path:
+        """The folder that holds the folders of all servers."""
+        return self.servers[0].folder.parent
+
     def stop(self) -> None:
         """Ends the servers and removes temporary data; a second call does nothing."""
         self.keeper.terminate()
         self.keeper.wait()
+
+    def check_alive(self) -> None:
+        """Does nothing while all servers run.
+
+        Raises:
+            NodeError: one has ended by itself; with the end of its log.
+        """
+        for server in self.servers:
+            if server.exit_file.exists():
+                status = server.exit_file.read_text(encoding="ascii").strip()
+                raise _failure(server, f"OpenSearch ended with status {status}")
 
     def __enter__(self) -> RunningNode:
         return self
@@ -106,140 +121,75 @@ def start_node(
     settings = settings or NodeSettings()
     check_port(settings.port)
     account = server_account(name=settings.user)
-    release = Release(settings.version)
-    cache = cache_folder(environ)
-    servers_folder = readable_cache(cache, account)
-    java = find_java(
-        release, environ, cache=servers_folder, install=fetch_java(servers_folder), usable=account.can_enter
-    )
-    home = provide(release, cache, servers_folder, repository=settings.repository, progress=progress)
+    release, cache = Release(settings.version), cache_folder(environ)
+    unpacked = readable_cache(cache, account)
+    java = find_java(release, environ, cache=unpacked, install=fetch_java(unpacked), usable=account.can_enter)
+    home = provide(release, cache, unpacked, repository=settings.repository, progress=progress)
     with ClusterFolder.open(settings.data, account) as folder:
-        servers = [Server(folder.path / f"node-{number}", home, java) for number in range(settings.nodes)]
-        for server in servers:
-            server.prepare({**cluster_settings(settings.nodes, settings.port), **settings.settings}, settings.heap)
-            account.own(server.folder)
-        node = _launch(servers, folder, account, detached=detached)
+        servers = tuple(Server(folder.path / f"node-{number}", home, java) for number in range(settings.nodes))
+        options = _prepare(servers, settings, account)
+        order = _order(servers, options, folder, account, parent=0 if detached else os.getpid())
+        launched = launch_keeper(order, folder)
+    node = RunningNode((), launched.pids, servers, launched.keeper)
     with _stopped_on_error(node):
-        return _ready(node, servers, settings)
+        return _ready(node, settings.start_timeout_s)
+
+
+@contextmanager
+def cluster_url(
+    url: str = "", settings: NodeSettings | None = None, *, progress: Progress | None = None
+) -> Iterator[str]:
+    """Resolves 'a URL, or a node of one's own': the URL if one is given, else that of a node which ends with the block.
+
+    Raises:
+        ConfigError: `url` is no http or https URL.
+        NodeError: there is no URL and no node can be started.
+    """
+    if url:
+        yield check_url(url)
+    else:
+        with start_node(settings, progress=progress) as node:
+            yield node.url
+
+
+def check_url(url: str) -> str:
+    """Returns `url` without a trailing slash, or raises ConfigError if it is no http(s) URL with a host."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(f"{url!r} is no URL of an OpenSearch", next_step="write it as http://localhost:9200")
+    return url.rstrip("/")
 
 
 def check_port(port: int) -> None:
     """Fails early and clearly when a wanted port is in use; 0 means none is wanted.
 
     Raises:
-        NodeError: another program listens there.
+        NodeError: another program listens there, or the port is not allowed to us.
     """
     try:
         with socket.socket() as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(("127.0.0.1", port))
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         raise NodeError(
-            f"port {port} on 127.0.0.1 cannot be used: {error.strerror}",
+            f"port {port} on 127.0.0.1 cannot be used: {error}",
             next_step="choose another --port, or leave it out to get a free one",
         ) from error
 
 
-def readable_cache(cache: Path, account: Account) -> Path:
-    """The folder for unpacked servers: the cache, or the system's cache when the account cannot enter ours.
+def readable_cache(cache: Path, account: Account, system: Path = SYSTEM_CACHE) -> Path:
+    """The folder for unpacked servers: the cache, or the system's when the account cannot enter ours.
 
     Raises:
         NodeError: the account can enter neither.
     """
-    for folder in (cache, SYSTEM_CACHE):
+    for folder in (cache, system):
         if account.can_enter(folder):
             return folder
     raise NodeError(
-        f"account {account.name!r} can enter neither {cache} nor {SYSTEM_CACHE}",
+        f"account {account.name!r} can enter neither {cache} nor {system}",
         next_step="set XDG_CACHE_HOME to a folder that every account can enter",
     )
-
-
-def _launch(servers: Sequence[Server], folder: ClusterFolder, account: Account, *, detached: bool) -> RunningNode:
-    order = Order(
-        jobs=[_job(server) for server in servers],
-        parent=0 if detached else os.getpid(),
-        uid=account.uid,
-        gid=account.gid,
-        changes_account=account.changes,
-        remove=str(folder.path) if folder.temporary else "",
-        grace_s=_GRACE_S,
-    )
-    with (folder.path / "keeper.log").open("w", encoding="utf-8") as log:
-        keeper = subprocess.Popen(
-            [sys.executable, "-m", "gram_plugin.node.keeper"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            cwd=folder.path,
-            start_new_session=True,  # Ctrl-C reaches us alone; we end the servers in order
-            pass_fds=(folder.lock,),
-            text=True,
-        )
-    answer = _talk(keeper, order)
-    if "pids" not in answer:
-        keeper.wait()
-        raise NodeError(f"OpenSearch could not be started: {answer.get('error', 'the keeper ended')}")
-    return RunningNode((), tuple(answer["pids"]), folder.path, keeper)
-
-
-def _talk(keeper: subprocess.Popen[str], order: Order) -> dict[str, Any]:
-    stdin, stdout = keeper.stdin, keeper.stdout
-    if stdin is None or stdout is None:
-        raise NodeError("the keeper has no pipes")
-    with stdout:
-        with contextlib.suppress(BrokenPipeError), stdin:
-            stdin.write(order.to_json() + "\n")
-        answer: dict[str, Any] = json.loads(stdout.readline() or "{}")
-    return answer
-
-
-def _job(server: Server) -> Job:
-    return Job(
-        command=server.command(),
-        environ=server.environ(),
-        folder=str(server.folder),
-        console=str(server.console),
-        exit_file=str(server.exit_file),
-    )
-
-
-@contextmanager
-def _stopped_on_error(node: RunningNode) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:  # Ctrl-C too: nothing may stay behind
-        node.stop()
-        raise
-
-
-def _ready(node: RunningNode, servers: Sequence[Server], settings: NodeSettings) -> RunningNode:
-    deadline = time.monotonic() + settings.start_timeout_s
-
-    def wait_for(what: str, found: Callable[[], bool]) -> None:
-        while not found():
-            _check_alive(servers)
-            if time.monotonic() > deadline:
-                raise _failure(servers[0], f"OpenSearch had no {what} after {settings.start_timeout_s:.0f} s")
-            time.sleep(_POLL_S)
-
-    wait_for("ports", lambda: all(address(server, kind) for server in servers for kind in ("http", "transport")))
-    hosts = "".join(f"{address(server, 'transport')}\n" for server in servers)
-    for server in servers:
-        server.seed_hosts.write_text(hosts, encoding="ascii")
-        server.seed_hosts.chmod(0o644)
-    urls = tuple(f"http://{address(server, 'http')}" for server in servers)
-    wait_for("green health", lambda: all(is_green(url, len(servers)) for url in urls))
-    return RunningNode(urls, node.pids, node.folder, node.keeper)
-
-
-def address(server: Server, kind: str) -> str:
-    """The `host:port` that a server got for `http` or `transport`; "" while it has none."""
-    try:
-        lines = server.ports_file(kind).read_text(encoding="ascii").split()
-    except OSError:
-        return ""
-    return next((line for line in lines if line.startswith("127.0.0.1:")), "")
 
 
 def is_green(url: str, nodes: int, *, timeout_s: float = 5.0) -> bool:
@@ -255,14 +205,72 @@ def is_green(url: str, nodes: int, *, timeout_s: float = 5.0) -> bool:
     return bool(health.get("status") == "green" and health.get("number_of_nodes") == nodes)
 
 
-def _check_alive(servers: Sequence[Server]) -> None:
+def _prepare(servers: Sequence[Server], settings: NodeSettings, account: Account) -> list[str]:
+    """Writes every server's files and returns the Java options that are the same for all."""
+    first = servers[0]
+    shipped = (first.home / "config" / "jvm.options").read_text(encoding="utf-8")
+    options = jvm_options(shipped, settings.heap, settings.jvm_options)
+    lines = {**cluster_settings(settings.nodes, settings.port), **settings.settings}
     for server in servers:
-        if server.exit_file.exists():
-            raise _failure(server, f"OpenSearch ended with status {server.exit_file.read_text().strip()}")
+        server.prepare(lines, options)
+        account.own(server.folder)
+    return final_options(first)
+
+
+def _order(
+    servers: Sequence[Server], options: Sequence[str], folder: ClusterFolder, account: Account, parent: int
+) -> Order:
+    jobs = [
+        Job(server.command(options), server.environ(), str(server.home), str(server.console), str(server.exit_file))
+        for server in servers
+    ]
+    return Order(
+        jobs=jobs,
+        parent=parent,
+        uid=account.uid if account.changes else -1,
+        gid=account.gid if account.changes else -1,
+        remove=str(folder.path) if folder.temporary else "",
+        grace_s=_GRACE_S,
+    )
+
+
+@contextmanager
+def _stopped_on_error(node: RunningNode) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:  # Ctrl-C too: nothing may stay behind
+        node.stop()
+        raise
+
+
+def _ready(node: RunningNode, timeout_s: float) -> RunningNode:
+    """Waits for ports, tells the servers of each other, waits for health."""
+    deadline = time.monotonic() + timeout_s
+    servers = node.servers
+    _wait(node, "ports", lambda: all(_has_ports(server) for server in servers), deadline)
+    hosts = "".join(f"{server.address('transport')}\n" for server in servers)
+    for server in servers:
+        server.seed_hosts.write_text(hosts, encoding="ascii")
+        server.seed_hosts.chmod(0o644)
+    ready = replace(node, urls=tuple(f"http://{server.address('http')}" for server in servers))
+    _wait(ready, "green health", lambda: all(is_green(url, len(servers)) for url in ready.urls), deadline)
+    return ready
+
+
+def _has_ports(server: Server) -> bool:
+    return bool(server.address("http") and server.address("transport"))
+
+
+def _wait(node: RunningNode, what: str, found: Callable[[], bool], deadline: float) -> None:
+    while not found():
+        node.check_alive()
+        if time.monotonic() > deadline:
+            raise _failure(node.servers[0], f"OpenSearch had no {what} in time")
+        time.sleep(_POLL_S)
 
 
 def _failure(server: Server, finding: str) -> NodeError:
     return NodeError(
-        f"{finding} while starting; the end of its log:\n{server.log_tail()}\n",
-        next_step="see the first ERROR above",
+        f"{finding} ({server.name}); the end of its log:\n{server.log_tail()}\n",
+        next_step="the first ERROR above names the cause; a slow machine needs a higher --timeout",
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import logging
+import importlib
 import os
 import re
 import secrets
@@ -26,14 +26,15 @@ from gram_plugin.errors import ConfigError, ExtraMissingError, NodeError
 DEFAULT_VERSION = "3.8.0"
 GROUP = "org.opensearch.distribution.integ-test-zip"
 SHA512 = {
-    "3.8.0": "8470fc447309e84216f9359030db53a85b087492e161e5ce1a29276e776d4725b802f93ba8d218ea88e4a7999addadb863be93b8e1f89e9a292163e636e62de3",
-    "2.19.4": "f647ffad1263d5cef32657abe14533cf83e297b7dda42b0c27fa7250aa1de22367876a4b4bbc76205d84dabeea5f70c8c34d93753e751441a469f09b5e24a8a2",
+    "3.8.0": "8470fc447309e84216f9359030db53a85b087492e161e5ce1a29276e776d4725"
+    "b802f93ba8d218ea88e4a7999addadb863be93b8e1f89e9a292163e636e62de3",
+    "2.19.4": "f647ffad1263d5cef32657abe14533cf83e297b7dda42b0c27fa7250aa1de223"
+    "67876a4b4bbc76205d84dabeea5f70c8c34d93753e751441a469f09b5e24a8a2",
 }
 """Checksums that we have seen ourselves; other versions are checked against the repository's own."""
 
 _CHUNK_BYTES = 1 << 20
 _NETWORK_TIMEOUT_S = 30.0
-_logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 """Called with bytes fetched so far and bytes in all (0 if unknown)."""
@@ -89,18 +90,19 @@ def provide(
     home = servers / release.name
     if not (home / "bin" / "opensearch").is_file():
         archive = cache / f"{release.name}.zip"
-        if not archive.is_file():
+        if archive.is_file():
+            check_archive(release, archive)
+        else:
             fetch(release, archive, repository=repository, progress=progress)
-        check_archive(release, archive)
         unpack(archive, home)
     return home
 
 
 def fetch(release: Release, archive: Path, *, repository: str = "", progress: Progress | None = None) -> None:
-    """Downloads archive and checksum; `archive` appears whole or not at all.
+    """Downloads archive and checksum; `archive` appears whole and verified or not at all.
 
     Raises:
-        NodeError: no network, no such version, or a connection that broke off.
+        NodeError: no network, no such version, a connection that broke off, or bytes that the checksum refuses.
     """
     maven = _maven()
     artifact = maven.Artifact.parse(release.coordinates)
@@ -109,13 +111,10 @@ def fetch(release: Release, archive: Path, *, repository: str = "", progress: Pr
         resolver = maven.Resolver(repository, requestor) if repository else maven.Downloader().resolver
         url = resolver.uri_for_artifact(artifact)
         archive.parent.mkdir(parents=True, exist_ok=True)
-        expected = SHA512.get(release.version) or requestor.request(
-            f"{url}.sha512", None, lambda answer: answer.text.split()[0], timeout=_NETWORK_TIMEOUT_S
-        )
+        expected = SHA512.get(release.version) or _remote_checksum(requestor, url)
         with requestor.request(url, None, stream=True, timeout=_NETWORK_TIMEOUT_S) as response:
-            _write_whole(archive, response, progress)
-        _checksum_path(archive).write_text(f"{expected}\n", encoding="ascii")
-    except (OSError, IndexError, maven.RequestException) as error:
+            _write_verified(archive, response, expected, progress)
+    except (OSError, maven.RequestException) as error:  # every error of requests is an OSError
         raise NodeError(
             f"OpenSearch {release.version} is not in the cache ({archive.parent}) and could not be fetched: {error}",
             next_step=f"connect to the network once, or put {archive.name} and {_checksum_path(archive).name} there",
@@ -128,14 +127,7 @@ def check_archive(release: Release, archive: Path) -> None:
     Raises:
         NodeError: they differ, or there is no checksum to compare with.
     """
-    beside = _checksum_path(archive)
-    expected = (
-        SHA512.get(release.version) or (beside.read_text(encoding="ascii").split() or [""])[0]
-        if beside.is_file()
-        else SHA512.get(release.version)
-    )
-    if not expected:
-        raise NodeError(f"{archive} has no checksum to compare with", next_step=f"put its SHA-512 into {beside}")
+    expected = SHA512.get(release.version) or _stored_checksum(archive)
     with archive.open("rb") as file:
         found = hashlib.file_digest(file, "sha512").hexdigest()
     if found != expected:
@@ -167,26 +159,43 @@ def unpack(archive: Path, home: Path) -> None:
 
 def _maven() -> Any:
     try:
-        import maven_artifact
+        return importlib.import_module("maven_artifact")
     except ImportError as error:
         raise ExtraMissingError(
             "fetching OpenSearch needs the extra [node]", next_step="pip install 'gram-opensearch[node]'"
         ) from error
-    return maven_artifact
 
 
-def _write_whole(archive: Path, response: Any, progress: Progress | None) -> None:
-    total = int(response.headers.get("Content-Length", 0))
+def _remote_checksum(requestor: Any, url: str) -> str:
+    answer: str = requestor.request(f"{url}.sha512", None, lambda found: found.text, timeout=_NETWORK_TIMEOUT_S)
+    return (answer.split() or [""])[0].lower()
+
+
+def _write_verified(archive: Path, response: Any, expected: str, progress: Progress | None) -> None:
+    total, digest = int(response.headers.get("Content-Length", 0)), hashlib.sha512()
     partial = archive.with_name(f"{archive.name}.{secrets.token_hex(4)}.part")
     try:
         with partial.open("wb") as file:
             for chunk in response.iter_content(_CHUNK_BYTES):
                 file.write(chunk)
+                digest.update(chunk)
                 if progress:
                     progress(file.tell(), total)
+        if digest.hexdigest() != expected:
+            raise OSError(f"the repository sent {partial.stat().st_size} bytes whose SHA-512 is not {expected[:16]}…")
+        _checksum_path(archive).write_text(f"{expected}\n", encoding="ascii")
         os.replace(partial, archive)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _stored_checksum(archive: Path) -> str:
+    path = _checksum_path(archive)
+    try:
+        return path.read_text(encoding="ascii").split()[0].lower()
+    except (OSError, IndexError) as error:
+        message = f"{archive} has no checksum to compare with"
+        raise NodeError(message, next_step=f"put its SHA-512 into {path}") from error
 
 
 def _checksum_path(archive: Path) -> Path:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+import subprocess
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gram_plugin.errors import NodeError
 from gram_plugin.node.java import Java
 
-CONSOLE = "console.log"
-EXIT = "exit"
-"""File that the keeper writes when the server has ended: its exit status."""
-
+_OPTIONS_TIMEOUT_S = 60.0
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _LOG4J = """\
 status = error
 appender.console.type = Console
@@ -28,7 +28,7 @@ logger.deprecation.level = error
 """
 
 # Lines of the distribution's jvm.options that write into its own folder, or that we set ourselves.
-_OWN_OPTIONS = re.compile(r"-Xm[sx]|gc\.log|HeapDump|ErrorFile")
+_REPLACED_OPTIONS = re.compile(r"-Xm[sx]|gc\.log|HeapDump|ErrorFile|java\.io\.tmpdir")
 
 
 @dataclass(frozen=True)
@@ -45,51 +45,66 @@ class Server:
         return self.folder.name
 
     @property
+    def config(self) -> Path:
+        """Its configuration folder."""
+        return self.folder / "config"
+
+    @property
     def console(self) -> Path:
         """What the server printed."""
-        return self.folder / CONSOLE
+        return self.folder / "console.log"
 
     @property
     def exit_file(self) -> Path:
-        """Exists as soon as the server has ended."""
-        return self.folder / EXIT
+        """Written by the keeper as soon as the server has ended: its exit status."""
+        return self.folder / "exit"
 
     @property
     def seed_hosts(self) -> Path:
         """The addresses of all servers, read again and again by a server that seeks its cluster."""
-        return self.folder / "config" / "unicast_hosts.txt"
+        return self.config / "unicast_hosts.txt"
 
     def ports_file(self, kind: str) -> Path:
         """Where the server writes the addresses that it got; `kind` is `http` or `transport`."""
         return self.folder / "logs" / f"{kind}.ports"
 
-    def prepare(self, settings: Mapping[str, Any], heap: str) -> None:
+    def address(self, kind: str) -> str:
+        """The `host:port` that the server got for `http` or `transport`; "" while it has none."""
+        try:
+            lines = self.ports_file(kind).read_text(encoding="ascii").split()
+        except OSError:
+            return ""
+        return next((line for line in lines if line.startswith("127.0.0.1:")), "")
+
+    def prepare(self, settings: Mapping[str, Any], options: str) -> None:
         """Writes the configuration, and removes what an earlier run left about ports and exit."""
         for part in ("config", "data", "logs", "tmp"):
             (self.folder / part).mkdir(parents=True, exist_ok=True)
         for stale in (self.ports_file("http"), self.ports_file("transport"), self.seed_hosts, self.exit_file):
             stale.unlink(missing_ok=True)
-        config = self.folder / "config"
         paths = {"path.data": str(self.folder / "data"), "path.logs": str(self.folder / "logs")}
-        _write_settings(config / "opensearch.yml", {"node.name": self.name, **paths, **settings})
-        (config / "log4j2.properties").write_text(_LOG4J, encoding="utf-8")
-        shipped = (self.home / "config" / "jvm.options").read_text(encoding="utf-8")
-        (config / "jvm.options").write_text(jvm_options(shipped, heap), encoding="utf-8")
+        _write_settings(self.config / "opensearch.yml", {"node.name": self.name, **paths, **settings})
+        (self.config / "log4j2.properties").write_text(_LOG4J, encoding="utf-8")
+        (self.config / "jvm.options").write_text(options, encoding="utf-8")
 
-    def command(self) -> list[str]:
-        """The start script; it ends in `exec java`, so its pid is the server's."""
-        return [str(self.home / "bin" / "opensearch")]
+    def command(self, options: Sequence[str]) -> list[str]:
+        """What `bin/opensearch` ends in. The script itself would start Java three more times before."""
+        return [
+            str(self.java.home / "bin" / "java"),
+            *options,
+            f"-Djava.io.tmpdir={self.folder / 'tmp'}",
+            f"-Dopensearch.path.home={self.home}",
+            f"-Dopensearch.path.conf={self.config}",
+            "-Dopensearch.distribution.type=zip",
+            "-Dopensearch.bundled_jdk=false",
+            "-cp",
+            str(self.home / "lib" / "*"),
+            "org.opensearch.bootstrap.OpenSearch",
+        ]
 
     def environ(self) -> dict[str, str]:
-        """Nothing of the caller's environment reaches the server but the PATH that its script needs."""
-        return {
-            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            "HOME": str(self.folder / "tmp"),
-            "LANG": "C.UTF-8",
-            "OPENSEARCH_JAVA_HOME": str(self.java.home),
-            "OPENSEARCH_PATH_CONF": str(self.folder / "config"),
-            "OPENSEARCH_TMPDIR": str(self.folder / "tmp"),
-        }
+        """Nothing of the caller's environment reaches the server."""
+        return {"PATH": _PATH, "HOME": str(self.folder / "tmp"), "LANG": "C.UTF-8"}
 
     def log_tail(self, lines: int = 40) -> str:
         """The last lines that the server printed."""
@@ -100,10 +115,39 @@ class Server:
         return "\n".join(text.splitlines()[-lines:])
 
 
-def jvm_options(shipped: str, heap: str) -> str:
-    """The distribution's options with our heap and without logs and dumps in the distribution's folder."""
-    kept = [line for line in shipped.splitlines() if line and line[0] != "#" and not _OWN_OPTIONS.search(line)]
-    return "\n".join([*kept, f"-Xms{heap}", f"-Xmx{heap}", ""])
+def jvm_options(shipped: str, heap: str, extra: Sequence[str] = ()) -> str:
+    """The distribution's `jvm.options` with our heap, and without logs and dumps in the distribution's folder."""
+    kept = [line for line in shipped.splitlines() if line and line[0] != "#" and not _REPLACED_OPTIONS.search(line)]
+    return "\n".join([*kept, f"-Xms{heap}", f"-Xmx{heap}", *extra, ""])
+
+
+def final_options(server: Server) -> list[str]:
+    """What OpenSearch's own launcher makes of `jvm.options`: system options added, lines for other Javas dropped.
+
+    Raises:
+        NodeError: Java refuses an option, such as a heap of `12parsecs`.
+    """
+    launcher = [
+        str(server.java.home / "bin" / "java"),
+        "-XX:TieredStopAtLevel=1",
+        "-cp",
+        str(server.home / "lib" / "*"),
+        "org.opensearch.tools.launchers.JvmOptionsParser",
+        str(server.config),
+    ]
+    environ = {**server.environ(), "OPENSEARCH_TMPDIR": str(server.folder / "tmp")}
+    try:
+        ran = subprocess.run(  # noqa: S603 - the Java that we looked up, with classes of the verified archive
+            launcher, env=environ, cwd=server.home, capture_output=True, text=True, timeout=_OPTIONS_TIMEOUT_S
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise NodeError(f"Java in {server.java.home} does not run: {error}") from error
+    if ran.returncode:
+        raise NodeError(
+            f"Java refused the options in {server.config / 'jvm.options'}: {ran.stderr.strip()}",
+            next_step="check --heap (such as 512m or 2g) and the further Java options",
+        )
+    return ran.stdout.split()
 
 
 def cluster_settings(servers: int, port: int) -> dict[str, Any]:
