@@ -27,6 +27,7 @@ DECODER = "decoder.onnx"
 CALIBRATION = "calibration.json"
 REQUIRED_FILES = (CODEBOOK, TOKENIZER, ENCODER, DECODER, CALIBRATION)
 
+_CHECKSUM = "manifest_sha256"
 _RETRAIN = "make the bundle again with `gram export`, or copy it again whole"
 
 
@@ -158,16 +159,19 @@ def read_manifest(path: Path) -> Manifest:
     """Reads only the manifest and checks versions and the list of files.
 
     Raises:
-        BundleError: it is missing, malformed, of another version, or does not name a required file.
+        BundleError: it is missing, changed, malformed, of another version, or does not name a required file.
     """
     document = _read_json(path / MANIFEST)
     _check_version(document, "format_version", FORMAT_VERSION, path)
     _check_version(document, "text_version", TEXT_VERSION, path)
+    if document.pop(_CHECKSUM, None) != manifest_checksum(document):
+        raise BundleError(f"{path / MANIFEST} has changed: its own checksum does not fit", next_step=_RETRAIN)
     try:
         manifest = _manifest_of(document)
-    except (KeyError, TypeError, ValueError, CodeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, CodeError) as error:
         raise BundleError(f"{path / MANIFEST} is malformed: {error!r}", next_step=_RETRAIN) from error
-    missing = [name for name in REQUIRED_FILES if name not in manifest.files]
+    needed = (*REQUIRED_FILES, *(graph.file for graph in manifest.graphs.values()))
+    missing = sorted({name for name in needed if name not in manifest.files})
     if missing:
         raise BundleError(f"{path / MANIFEST} does not list {', '.join(missing)}", next_step=_RETRAIN)
     return manifest
@@ -187,9 +191,16 @@ def write_bundle(staging: Path, target: Path, manifest: Manifest) -> Bundle:
     if missing:
         raise BundleError(f"{staging} lacks {', '.join(missing)}", next_step="stage every required file first")
     finished = Manifest(**{**_shallow(manifest), "files": files})
-    write_json(staging / MANIFEST, asdict(finished))
+    document = asdict(finished)
+    write_json(staging / MANIFEST, {**document, _CHECKSUM: manifest_checksum(document)})
     _replace_folder(staging, target)
     return open_bundle(target)
+
+
+def manifest_checksum(document: Mapping[str, Any]) -> str:
+    """sha256 of a manifest's content, whatever its spacing and order of keys; 64 hex digits."""
+    text = json.dumps(document, ensure_ascii=True, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_codebook(path: Path) -> tuple[CodebookEntry, ...]:
@@ -198,7 +209,10 @@ def read_codebook(path: Path) -> tuple[CodebookEntry, ...]:
     Raises:
         BundleError: a line is malformed; the message has its number.
     """
-    lines = path.read_text(encoding="utf-8").splitlines()
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise BundleError(f"{path} is not UTF-8: {error}", next_step=_RETRAIN) from error
     return tuple(_codebook_entry(path, number, line) for number, line in enumerate(lines, start=1))
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from gram_plugin.contract.bundle import manifest_checksum
 from gram_plugin.decode.generator import OnnxGenerator
 
 TINY = Path(__file__).parent / "tiny_bundle"
@@ -37,7 +38,9 @@ def edit_manifest(bundle_path: Path) -> Callable[[Edit], Path]:
     def edit(change: Edit) -> Path:
         path = bundle_path / "manifest.json"
         document = json.loads(path.read_text(encoding="utf-8"))
+        document.pop("manifest_sha256")
         change(document)
+        document["manifest_sha256"] = manifest_checksum(document)
         path.write_text(json.dumps(document), encoding="utf-8")
         return bundle_path
 

@@ -1,0 +1,110 @@
+"""Queries and products as model input: the one rendering that everybody calls."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gram_plugin.contract.text import (
+    MAX_QUERY_CHARS,
+    Rendering,
+    field_values,
+    normalise,
+    render_product,
+    render_query,
+    source_hash,
+)
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20)
+documents = st.dictionaries(
+    st.sampled_from(["title", "brand", "specs"]),
+    st.recursive(
+        scalars,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["colour", "size"]), inner),
+        max_leaves=8,
+    ),
+)
+
+
+@given(st.text(max_size=400))
+def test_rendering_a_query_twice_is_rendering_it_once(text: str) -> None:
+    """A rendered query is its own rendering."""
+    assert render_query(render_query(text)) == render_query(text)
+
+
+@given(st.text(max_size=400))
+def test_a_rendered_query_is_clean(text: str) -> None:
+    """Bounded, encodable, one space between words, no controls, no upper case left to fold."""
+    rendered = render_query(text)
+    assert len(rendered) <= MAX_QUERY_CHARS
+    assert rendered.encode("utf-8").decode("utf-8") == rendered
+    assert rendered == " ".join(rendered.split())
+    assert not any(unicodedata.category(character) == "Cc" for character in rendered)
+
+
+@pytest.mark.parametrize(
+    ("text", "rendered"),
+    [
+        ("", ""),
+        (" \t\n", ""),
+        ("x", "x"),
+        ("  Red\tSHOE\n", "red shoe"),
+        ("ＨＰ Ｌａｐｔｏｐ", "hp laptop"),
+        ("a\x00b", "a b"),
+        ("\ud800", "?"),
+        ("👟 размер", "👟 размер"),
+        ("حذاء أحمر", "حذاء أحمر"),
+        ("ab " * 10_000, ("ab " * 10_000)[:MAX_QUERY_CHARS].rstrip()),
+    ],
+    ids=["empty", "blank", "one", "case", "wide", "control", "surrogate", "emoji", "arabic", "long"],
+)
+def test_queries_render_as_stated(text: str, rendered: str) -> None:
+    """Any text gives a string, and an equal one for equal words."""
+    assert render_query(text) == rendered
+
+
+def test_a_text_of_a_megabyte_is_cut_before_it_is_read() -> None:
+    """Only the first 4 x 10 characters matter."""
+    head = "word " * 8
+    assert normalise(head + "x" * 1_000_000, 10) == normalise(head, 10)
+
+
+RENDERING = Rendering(("title", "brand", "specs.colour"), max_chars=40, max_field_chars=20)
+
+
+@given(documents)
+def test_any_document_renders_within_its_bound(source: dict[str, Any]) -> None:
+    """Whatever JSON a document holds, its rendering is one bounded line."""
+    rendered = render_product(source, RENDERING)
+    assert len(rendered) <= RENDERING.max_chars
+    assert "\n" not in rendered
+
+
+def test_fields_render_in_order_and_the_empty_are_left_out() -> None:
+    """Numbers are words, booleans and nulls are not; arrays are flattened."""
+    source = {"title": "Red SHOE", "brand": None, "specs": [{"colour": ["Red", 7, True]}, {"colour": 1.5}]}
+    assert render_product(source, RENDERING) == "red shoe ; red 7 1.5"
+
+
+def test_one_long_field_does_not_push_the_others_out() -> None:
+    """Each field is cut by itself first."""
+    assert render_product({"title": "t" * 99, "brand": "hp"}, RENDERING) == f"{'t' * 20} ; hp"
+
+
+def test_a_dotted_key_is_found_as_it_is_written_or_nested() -> None:
+    """OpenSearch treats both spellings as one field, the literal key wins here."""
+    assert field_values({"specs.colour": "red"}, "specs.colour") == ["red"]
+    assert field_values({"specs": {"colour": "red"}}, "specs.colour") == ["red"]
+    assert field_values({"specs": "red"}, "specs.colour") == []
+
+
+def test_the_hash_tells_text_and_generation_apart() -> None:
+    """It is the same for the same, and 32 hex digits."""
+    found = {source_hash(text, generation) for text in ("a", "b") for generation in ("g1", "g2")}
+    assert len(found) == 4
+    assert source_hash("a", "g1") == source_hash("a", "g1")
+    assert {len(item) for item in found} == {32}
