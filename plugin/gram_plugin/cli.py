@@ -18,8 +18,6 @@ from gram_plugin.node import verbs as node_verbs
 from gram_plugin.search import verbs as search_verbs
 from gram_plugin.serve import ingest_verbs
 from gram_plugin.serve import verbs as serve_verbs
-from gram_plugin.serve import ingest_verbs
-from gram_plugin.serve import verbs as serve_verbs
 
 DISTRIBUTION = "gram-opensearch"
 COMMANDS_GROUP = "gram.commands"
@@ -96,10 +94,8 @@ def report(error: GramError, console: Console) -> None:
 
 
 def _register_rooms(app: typer.Typer) -> None:
-    for room in (search_verbs, ingest_verbs, serve_verbs):
+    for room in (search_verbs, ingest_verbs, serve_verbs, node_verbs):
         room.register(app)
-    serve_verbs.register(app)
-    ingest_verbs.register(app)
 
 
 def _register_placeholders(app: typer.Typer, missing: Sequence[str]) -> None:
@@ -141,6 +137,8 @@ def _root(
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     for name in ("gram_plugin", "gram_exporter"):
         logging.getLogger(name).setLevel(level)
+    # The client logs a traceback for every refusal; a SearchError says the same in one line.
+    logging.getLogger("opensearch").setLevel(logging.DEBUG if debug else logging.CRITICAL)
 
 
 if __name__ == "__main__":
