@@ -35,7 +35,8 @@ def _sidecar(
 
     options = {"upstream_url": url, "bundle": bundle, "host": host, "port": port}
     given = {variable(name): str(value) for name, value in options.items() if value is not None}
-    serve_sidecar(SidecarSettings.from_mapping({**os.environ, **given}))
+    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    serve_sidecar(SidecarSettings.from_mapping({**os.environ, **given}), console)
 
 
 def _ingest(

@@ -5,20 +5,18 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import uvicorn
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from gram_plugin.contract.catalogue import CatalogueReader, read_catalogue
 from gram_plugin.contract.text import Rendering
 from gram_plugin.decode.generator import OnnxGenerator
-from gram_plugin.errors import BundleError, ConfigError
+from gram_plugin.errors import BundleError, DecodeError
 from gram_plugin.search.client import Address, address
 from gram_plugin.serve import checkpoint
 from gram_plugin.serve.batching import Batcher
@@ -28,6 +26,7 @@ from gram_plugin.serve.delivery import Delivery, Retrying
 from gram_plugin.serve.fields import FieldCheck
 from gram_plugin.serve.http import Headers, Upstream
 from gram_plugin.serve.ingest import ChunkSize, Ingest, Report, require_fields
+from gram_plugin.serve.program import log_json_lines, run_program
 from gram_plugin.serve.settings import SidecarSettings
 from gram_plugin.serve.sidecar import create_sidecar
 
@@ -38,14 +37,15 @@ _MODEL_SILENCE_S = 300.0
 _ANSWER_S = 120.0
 
 
-def serve_sidecar(settings: SidecarSettings) -> None:
+def serve_sidecar(settings: SidecarSettings, console: Console) -> None:
     """Serves until SIGINT or SIGTERM; without a usable bundle documents go in marked for backfill.
 
     Raises:
         ConfigError: the address cannot be listened on.
     """
     for line in settings.lines():
-        _log.info("setting %s", line)
+        console.print(line)
+    log_json_lines()
     generator = _open_generator(settings)
     rules = CodingRules(
         generator.manifest.rendering if generator else Rendering(()),
@@ -53,27 +53,7 @@ def serve_sidecar(settings: SidecarSettings) -> None:
         max_codes=settings.max_codes,
         cache_entries=settings.cache_entries,
     )
-    config = uvicorn.Config(
-        create_sidecar(settings, generator, rules),
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        date_header=False,
-        ws="none",
-        timeout_graceful_shutdown=int(settings.shutdown_s),
-    )
-    with _listener(settings.host, settings.port) as listener:
-        _log.info("sidecar on http://%s:%d before %s", settings.host, listener.getsockname()[1], settings.upstream_url)
-        uvicorn.Server(config).run(sockets=[listener])
-
-
-def _listener(host: str, port: int) -> socket.socket:
-    try:
-        return socket.create_server((host, port), backlog=1024)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot listen on {host}:{port}: {error.strerror}", next_step="pass another --port"
-        ) from error
+    run_program(create_sidecar(settings, generator, rules), settings, console.print)
 
 
 def _open_generator(settings: SidecarSettings) -> OnnxGenerator | None:
@@ -83,7 +63,7 @@ def _open_generator(settings: SidecarSettings) -> OnnxGenerator | None:
         return None
     try:
         return OnnxGenerator.open(settings.bundle, threads=settings.threads)
-    except BundleError as error:
+    except (BundleError, DecodeError) as error:
         _log.error("every document goes in without codes, marked for backfill: %s", error)
         return None
 
