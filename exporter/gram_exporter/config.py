@@ -99,6 +99,7 @@ class SearchConfig:
     type: str = _setting("multi_match type", "cross_fields", among=SEARCH_TYPES)
     fields: tuple[str, ...] = _setting("searched fields with their boosts, such as title^3", ())
     operator: str = _setting("must one word match, or all", "or", among=OPERATORS)
+    fuzzy: float = _setting("weight of a second match that forgives misspellings; 0 has none", 0.0, low=0.0, high=10.0)
     strength: float | None = _setting("λ of the clause; calibrated for each index when left out", None, low=1e-6)
 
 

@@ -7,7 +7,7 @@ and a bundle made with another version is refused.
 from __future__ import annotations
 
 import hashlib
-import unicodedata
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +19,8 @@ MAX_QUERY_CHARS = 256
 MAX_PRODUCT_CHARS = 1024
 MAX_FIELD_CHARS = 512
 SEPARATOR = " ; "
+
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # Unicode category Cc, whole
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,7 @@ def normalise(text: str, max_chars: int) -> str:
 
     Reads at most 4 x `max_chars` characters, so a text of any length costs the same.
     """
-    folded = fold(text[: 4 * max_chars])
-    printable = "".join(" " if unicodedata.category(c) == "Cc" else c for c in folded)
+    printable = _CONTROLS.sub(" ", fold(text[: 4 * max_chars]))
     return " ".join(printable.split())[:max_chars].rstrip()
 
 

@@ -1,0 +1,185 @@
+"""What an evaluation looks like to people: a table for the terminal and a page for the browser."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from rich.table import Table
+
+from gram_exporter.evaluate import Evaluation, Row
+from gram_exporter.measures import EMPTY, MEASURES, Interval
+
+QUALITY = (*MEASURES, EMPTY)
+
+
+@dataclass(frozen=True)
+class ShownProduct:
+    """One product on a page of results; `codes` are those of the clause that it carries."""
+
+    title: str
+    grade: float
+    codes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """One query without and with codes."""
+
+    query: str
+    caption: str
+    codes: tuple[str, ...]
+    without: tuple[ShownProduct, ...]
+    with_codes: tuple[ShownProduct, ...]
+
+
+def table_of(evaluation: Evaluation, title: str) -> Table:
+    """Measures, differences to the first arm, and milliseconds, all with 95 % intervals."""
+    table = Table(title=f"{title}: {evaluation.queries} queries, 95 % bootstrap intervals", title_justify="left")
+    table.add_column("arm")
+    for name in (*QUALITY, "median ms", "p99 ms"):
+        table.add_column(name, justify="right")
+    for at, row in enumerate(evaluation.rows):
+        table.add_row(row.name, *_quality_cells(row), _milliseconds(row.median_ms), _milliseconds(row.p99_ms))
+        if at:
+            table.add_row("  difference", *[_difference(row.differences[name]) for name in QUALITY], "", "")
+    return table
+
+
+def families_table(evaluation: Evaluation) -> Table:
+    """Differences in nDCG@10 to the first arm, by family of queries."""
+    table = Table(title="nDCG@10 against the first arm, by kind of query", title_justify="left")
+    table.add_column("kind")
+    for row in evaluation.rows[1:]:
+        table.add_column(row.name, justify="right")
+    for family, found in evaluation.families.items():
+        table.add_row(family, *[_difference(found[row.name]) for row in evaluation.rows[1:]])
+    return table
+
+
+def side_by_side_table(pair: SideBySide) -> Table:
+    """The first hits without and with codes; a star marks what the judgments call relevant."""
+    table = Table(
+        title=f"“{pair.query}” ({pair.caption})\ncodes: {', '.join(pair.codes) or 'none'}", title_justify="left"
+    )
+    table.add_column("BM25", max_width=50)
+    table.add_column("BM25 + codes", max_width=50)
+    table.add_column("moved by", max_width=40)
+    for at in range(max(len(pair.without), len(pair.with_codes))):
+        left = _title(pair.without[at]) if at < len(pair.without) else ""
+        right = _title(pair.with_codes[at]) if at < len(pair.with_codes) else ""
+        codes = ", ".join(pair.with_codes[at].codes) if at < len(pair.with_codes) else ""
+        table.add_row(left, right, codes)
+    return table
+
+
+def page_of(
+    evaluation: Evaluation, pairs: Sequence[SideBySide], *, title: str, facts: Mapping[str, str], notice: str
+) -> str:
+    """The whole report as one HTML page that needs nothing from elsewhere."""
+    parts = [
+        f"<h1>{escape(title)}</h1><p class=notice>{escape(notice)}</p>",
+        _measures_html(evaluation),
+        _families_html(evaluation),
+        "<h2>Three queries, without and with codes</h2>",
+        *[_pair_html(pair) for pair in pairs],
+        "<h2>How it was made</h2><dl>",
+        *[f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts.items()],
+        "</dl>",
+    ]
+    head = f"<meta charset=utf-8><meta name=viewport content='width=device-width'><title>{escape(title)}</title>"
+    return (
+        f"<!doctype html><html lang=en><head>{head}<style>{_STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
+    )
+
+
+def _quality_cells(row: Row) -> list[str]:
+    return [_share(row.measures[name]) for name in QUALITY]
+
+
+def _share(found: Interval) -> str:
+    return f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
+
+
+def _difference(found: Interval) -> str:
+    mark = " *" if found.excludes_zero else ""
+    return f"{found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}]{mark}"
+
+
+def _milliseconds(found: Interval) -> str:
+    return f"{found.value:.1f} [{found.low:.1f}, {found.high:.1f}]"
+
+
+def _title(product: ShownProduct) -> str:
+    return f"{'★ ' if product.grade > 0 else '  '}{product.title}"
+
+
+def _measures_html(evaluation: Evaluation) -> str:
+    names = (*QUALITY, "median ms", "p99 ms")
+    head = "".join(f"<th>{escape(name)}</th>" for name in ("arm", *names))
+    lines = [f"<tr>{head}</tr>"]
+    for at, row in enumerate(evaluation.rows):
+        cells = [*_quality_cells(row), _milliseconds(row.median_ms), _milliseconds(row.p99_ms)]
+        lines.append(f"<tr><th>{escape(row.name)}</th>{_cells(cells)}</tr>")
+        if at:
+            gains = [_difference(row.differences[name]) for name in QUALITY]
+            lines.append(f"<tr class=gain><th>difference</th>{_cells(gains)}<td></td><td></td></tr>")
+    note = "* the interval excludes zero. Milliseconds are of one page of 10, arms taking turns, nothing cached."
+    return (
+        f"<h2>{evaluation.queries} test queries</h2><div class=wide><table>{''.join(lines)}</table></div>"
+        f"<p>Values with 95 % bootstrap intervals over queries. {note}</p>"
+    )
+
+
+def _families_html(evaluation: Evaluation) -> str:
+    if not evaluation.families:
+        return ""
+    arms = [row.name for row in evaluation.rows[1:]]
+    head = "".join(f"<th>{escape(name)}</th>" for name in ("kind of query", *arms))
+    lines = [
+        f"<tr><th>{escape(family)}</th>{_cells([_difference(found[arm]) for arm in arms])}</tr>"
+        for family, found in evaluation.families.items()
+    ]
+    return f"<h2>Difference in nDCG@10 by kind of query</h2><table><tr>{head}</tr>{''.join(lines)}</table>"
+
+
+def _cells(texts: Sequence[str]) -> str:
+    return "".join(f"<td>{escape(text)}</td>" for text in texts)
+
+
+def _pair_html(pair: SideBySide) -> str:
+    codes = " ".join(f"<code>{escape(code)}</code>" for code in pair.codes) or "none"
+    return (
+        f"<section><h3>“{escape(pair.query)}” <small>{escape(pair.caption)}</small></h3><p>Codes: {codes}</p>"
+        f"<div class=pair><div><h4>BM25</h4>{_list_html(pair.without)}</div>"
+        f"<div><h4>BM25 + codes</h4>{_list_html(pair.with_codes)}</div></div></section>"
+    )
+
+
+def _list_html(products: Sequence[ShownProduct]) -> str:
+    if not products:
+        return "<p>No hits.</p>"
+    items = (
+        f"<li class={'good' if product.grade > 0 else 'other'}>{escape(product.title)}"
+        f"{''.join(f' <code>{escape(code)}</code>' for code in product.codes)}</li>"
+        for product in products
+    )
+    return f"<ol>{''.join(items)}</ol>"
+
+
+_STYLE = """
+body{font:16px/1.5 system-ui,sans-serif;max-width:75rem;margin:2rem auto;padding:0 1rem;color:#1b1f24;background:#fff}
+h1{font-size:1.6rem}h2{font-size:1.2rem;margin-top:2rem}h3{font-size:1.05rem}h4{margin:.3rem 0}
+small{font-weight:normal;color:#57606a}.notice{color:#57606a}.wide{overflow-x:auto}
+table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.9rem}
+th,td{padding:.35rem .7rem;border-bottom:1px solid #d0d7de;text-align:right;white-space:nowrap}
+th:first-child{text-align:left}.gain{color:#57606a}
+code{background:#eef1f4;border-radius:4px;padding:.05rem .35rem;font-size:.8rem}
+.pair{display:grid;grid-template-columns:1fr 1fr;gap:1.5rem}li{margin:.2rem 0}
+li.good{border-left:4px solid #1a7f37;padding-left:.5rem}li.other{border-left:4px solid #d0d7de;padding-left:.5rem}
+dl{display:grid;grid-template-columns:max-content 1fr;gap:.2rem 1rem}dt{font-weight:600}dd{margin:0}
+@media(max-width:50rem){.pair{grid-template-columns:1fr}}
+@media(prefers-color-scheme:dark){body{color:#e6edf3;background:#0d1117}code{background:#21262d}
+th,td{border-color:#30363d}.gain,.notice,small{color:#8d96a0}li.other{border-color:#30363d}}
+"""

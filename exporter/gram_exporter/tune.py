@@ -1,0 +1,158 @@
+"""What is chosen on development judgments, which no test reads: the lexical query and the strength of codes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from opensearchpy import OpenSearch
+
+from gram_exporter.config import SearchConfig
+from gram_exporter.lexical import LEXICAL_QUERIES, Lexical, lexical_query
+from gram_exporter.measures import Judgments, Run, measured_queries, per_query
+from gram_plugin.contract.codes import Generator, Role, ScoredCode
+from gram_plugin.contract.text import render_query
+from gram_plugin.errors import JudgmentsError
+from gram_plugin.search.client import asking
+from gram_plugin.search.query import ClauseSettings, Mode, enrich
+
+STRENGTHS = (0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0)
+MAX_QUERIES = 400
+DEPTH = 100
+_BATCH = 20
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The best strength, and nDCG@10 + R@100 (halved) of every strength tried, 0 being the lexical query alone."""
+
+    strength: float
+    scores: Mapping[float, float]
+
+
+def tune_lexical(
+    client: OpenSearch,
+    index: str,
+    text_fields: Sequence[str],
+    other_fields: Sequence[str],
+    judgments: Judgments,
+    *,
+    progress: Progress | None = None,
+) -> SearchConfig:
+    """The best of the usual lexical queries over an index: the baseline that codes must beat.
+
+    Tried are multi_match types, title boosts, operators, and a fuzzy companion (see `lexical.LEXICAL_QUERIES`),
+    by the mean of nDCG@10 and R@100.
+
+    Args:
+        client: OpenSearch with the index.
+        index: index or alias.
+        text_fields: searchable texts, the title first.
+        other_fields: searchable attribute fields.
+        judgments: development judgments; the first 400 queries with a relevant product are used.
+        progress: told of every query form.
+
+    Raises:
+        JudgmentsError: no query has a relevant product.
+        SearchError: a search was refused.
+    """
+    queries = _development_queries(judgments)
+    report = progress or (lambda _stage, _done, _total: None)
+    scores: dict[SearchConfig, float] = {}
+    for at, form in enumerate(LEXICAL_QUERIES):
+        search = form(text_fields, other_fields)
+        bodies = [_page(lexical_query(search)(query)) for query in queries]
+        scores[search] = _score(_ask(client, index, queries, bodies), judgments, queries)
+        report("tune BM25", at + 1, len(LEXICAL_QUERIES))
+    return max(scores, key=lambda search: scores[search])
+
+
+def tune_strength(
+    client: OpenSearch,
+    index: str,
+    generator: Generator,
+    lexical: Lexical,
+    judgments: Judgments,
+    *,
+    score_scale: float,
+    settings: ClauseSettings,
+    progress: Progress | None = None,
+) -> Tuned:
+    """Tries every strength in `recall` mode and keeps the one with the best mean of nDCG@10 and R@100.
+
+    Args:
+        client: OpenSearch with the coded index.
+        index: index or alias.
+        generator: what decodes the queries.
+        lexical: makes the query clause for a text.
+        judgments: development judgments; the first 400 queries with a relevant product are used.
+        score_scale: of the index, in points (see `gram calibrate`).
+        settings: all but the strength.
+        progress: told of every strength.
+
+    Raises:
+        JudgmentsError: no query has a relevant product.
+        SearchError: a search was refused.
+    """
+    queries = _development_queries(judgments)
+    report = progress or (lambda _stage, _done, _total: None)
+    codes = _decode(generator, queries)
+    scores: dict[float, float] = {}
+    for at, strength in enumerate((0.0, *STRENGTHS)):
+        bodies = [
+            _body(lexical(query), codes[query], generator.generation, strength * score_scale, settings)
+            for query in queries
+        ]
+        scores[strength] = _score(_ask(client, index, queries, bodies), judgments, queries)
+        report("tune", at + 1, len(STRENGTHS) + 1)
+    return Tuned(max(STRENGTHS, key=lambda strength: scores[strength]), scores)
+
+
+def _development_queries(judgments: Judgments) -> list[str]:
+    queries = measured_queries(judgments)[:MAX_QUERIES]
+    if not queries:
+        raise JudgmentsError("no query has a product with a grade above 0", next_step="check the judgments file")
+    return queries
+
+
+def _score(run: Run, judgments: Judgments, queries: Sequence[str]) -> float:
+    found = per_query(run, judgments, queries)
+    return float((found["nDCG@10"].mean() + found["R@100"].mean()) / 2)
+
+
+def _page(query: dict[str, Any]) -> dict[str, Any]:
+    return {"query": query, "size": DEPTH, "_source": False, "track_total_hits": False}
+
+
+def _decode(generator: Generator, queries: Sequence[str]) -> dict[str, list[ScoredCode]]:
+    texts = [render_query(query) for query in queries]
+    found: list[list[ScoredCode]] = []
+    for start in range(0, len(texts), _BATCH):
+        found += generator.generate(texts[start : start + _BATCH], Role.QUERY)
+    return dict(zip(queries, found, strict=True))
+
+
+def _body(
+    query: dict[str, Any], codes: Sequence[ScoredCode], generation: str, points: float, settings: ClauseSettings
+) -> dict[str, Any]:
+    body = _page(query)
+    if points == 0:
+        return body
+    chosen = ClauseSettings(points, settings.tie_breaker, settings.max_codes, settings.field, settings.weighted)
+    return enrich(body, codes, generation, chosen, Mode.RECALL)
+
+
+def _ask(
+    client: OpenSearch, index: str, queries: Sequence[str], bodies: Sequence[Mapping[str, Any]]
+) -> dict[str, list[str]]:
+    run: dict[str, list[str]] = {}
+    for start in range(0, len(queries), _BATCH):
+        lines = [line for body in bodies[start : start + _BATCH] for line in ({}, body)]
+        with asking(client, f"tuning the strength of codes in {index}"):
+            answers = client.msearch(body=lines, index=index)["responses"]
+        for query, answer in zip(queries[start : start + _BATCH], answers, strict=True):
+            run[query] = [hit["_id"] for hit in answer.get("hits", {}).get("hits", [])]
+    return run
