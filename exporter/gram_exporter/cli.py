@@ -20,6 +20,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from gram_exporter.shop_verbs import register as register_shop
 from gram_plugin.errors import ExtraMissingError
 
 DEFAULT_CONFIG = Path("gram.toml")
@@ -33,8 +34,6 @@ _SkipInvalid = Annotated[bool, typer.Option("--skip-invalid", help="Leave broken
 
 def register(app: typer.Typer) -> None:
     """Adds the workshop's verbs to `gram`. Nothing heavy is imported before a verb runs."""
-    from gram_exporter.shop.verbs import register as register_shop
-
     app.command("init")(_init)
     app.command("train")(_train)
     app.command("export")(_export)

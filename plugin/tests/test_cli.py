@@ -18,6 +18,7 @@ from gram_plugin.cli import WORKSHOP_VERBS, build_app, report
 from gram_plugin.errors import ConfigError, GramError, NodeError
 
 HEAVY = (
+    "numpy",
     "torch",
     "transformers",
     "optimum",

@@ -1,4 +1,4 @@
-"""The verb `gram shop`: writes the synthetic sample shop into a folder."""
+"""The verb `gram shop`; it stands beside the shop's package because that is slow to import."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-
-from gram_exporter.shop.folder import write_catalogue, write_shop
-from gram_exporter.shop.shop import LABEL, make_shop
 
 
 def register(app: typer.Typer) -> None:
@@ -26,6 +23,9 @@ def shop(
     ] = False,
 ) -> None:
     """Writes the synthetic sample shop: catalogue, queries, judgments and click log."""
+    from gram_exporter.shop.folder import write_catalogue, write_shop
+    from gram_exporter.shop.shop import LABEL, make_shop
+
     console = Console()
     if catalogue_only:
         write_catalogue(folder, seed, products)
