@@ -56,7 +56,7 @@ def test_scale_follows_the_scores_and_the_order_stays(client: OpenSearch, index:
     orders = []
     for boost in (1.0, 2.2):
         found = calibrate_index(client, index, QUERIES, matching(boost), strength=0.7, now=lambda: AT)
-        assert found == IndexCalibration("g1", 0.7, pytest.approx(found.score_scale), 4, "2026-01-01T00:00:00+00:00")
+        assert found == IndexCalibration("g1", 0.7, found.score_scale, 4, "2026-01-01T00:00:00+00:00")
         settings = ClauseSettings(strength=found.points)
         bodies = [{"query": matching(boost)(text), "size": 50, "sort": ["_score", "_doc"]} for text in QUERIES]
         enriched = [enrich(body, [CODE], "g1", settings, Mode.RECALL) for body in bodies]

@@ -87,7 +87,7 @@ def test_alias_stands_for_all_its_indices(client: OpenSearch, index_name: str) -
 )
 def test_other_shape_is_refused(client: OpenSearch, index_name: str, gram: dict[str, object], finding: str) -> None:
     """A field of the owner's under our name is never touched, and neither are the other indices of the alias."""
-    body = {"aliases": {f"{index_name}-alias": {}}}
+    body: dict[str, object] = {"aliases": {f"{index_name}-alias": {}}}
     client.indices.create(index=f"{index_name}-a", body=body)
     client.indices.create(index=f"{index_name}-b", body={**body, "mappings": {"properties": {"gram": gram}}})
     with pytest.raises(MappingError) as refused:

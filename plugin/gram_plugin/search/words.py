@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 Body = dict[str, Any]
@@ -38,10 +39,12 @@ def find_query_text(body: Mapping[str, Any]) -> str | None:
     Reads `match`, `match_phrase`, `match_phrase_prefix`, `match_bool_prefix`, `multi_match`, `combined_fields`,
     `query_string` and `simple_query_string`, alone or inside `bool` (its `must`, or else its `should`; never `filter`
     or `must_not`), `dis_max`, `function_score`, `script_score`, `boosting`, `constant_score` and `nested`. Two
-    different texts at one level are not clear.
+    different texts at one level are not clear, unless one is searched in several fields and the other in one: a `match`
+    on the brand beside a `multi_match` is a filter by another name.
     """
     texts = _texts(body.get("query"), MAX_DEPTH)
-    distinct = {" ".join(text.casefold().split()): text for text in reversed(texts)}
+    broad = [text for text in texts if text.broad]
+    distinct = {" ".join(found.text.casefold().split()): found.text for found in reversed(broad or texts)}
     return next(iter(distinct.values())) if len(distinct) == 1 else None
 
 
@@ -49,14 +52,23 @@ def demands(query: Any, text: str | None) -> list[Body]:
     """What a lexical query demands of a hit besides the words of `text`, as filters that bind other ways to match.
 
     The idea: replace every part that only looks for words of `text` by `match_all` and keep the rest. So `filter`,
-    `must_not` and any `must` that is about something else stay, in every wrapper; an optional `should` demands nothing.
-    Empty when the query is nothing but words. A query that holds none of the words binds as a whole.
+    `must_not`, what a shopper excluded with `-word`, and any `must` that is about something else stay, in every
+    wrapper; an optional `should` demands nothing. Empty when the query is nothing but words. A query that holds none
+    of the words binds as a whole.
     """
     relaxed = _relaxed(query, frozenset(_words(text or "")), MAX_DEPTH)
     return [] if relaxed is None else [relaxed]
 
 
-def _texts(query: Any, depth: int) -> list[str]:
+@dataclass(frozen=True)
+class _Text:
+    """A text in a query; `broad` tells whether it may be searched in several fields."""
+
+    text: str
+    broad: bool
+
+
+def _texts(query: Any, depth: int) -> list[_Text]:
     if depth == 0 or not isinstance(query, Mapping) or len(query) != 1:
         return []
     ((kind, inner),) = query.items()
@@ -67,10 +79,10 @@ def _texts(query: Any, depth: int) -> list[str]:
     if kind in _WRAPPERS and isinstance(inner, Mapping):
         return _texts(inner.get(_WRAPPERS[kind]), depth - 1)
     text = _leaf_text(kind, inner)
-    return [text] if text else []
+    return [_Text(text, kind not in _FIELD_QUERIES)] if text else []
 
 
-def _all_texts(queries: Any, depth: int) -> list[str]:
+def _all_texts(queries: Any, depth: int) -> list[_Text]:
     return [text for query in _as_list(queries) for text in _texts(query, depth - 1)]
 
 
@@ -112,7 +124,7 @@ def _relaxed(query: Any, words: frozenset[str], depth: int) -> Body | None:
         return None
     text = _leaf_text(kind, inner)
     if text and set(_words(text)) <= words:
-        return None
+        return _exclusion(kind, inner)
     if kind == "bool" and isinstance(inner, Mapping):
         return _relaxed_bool(inner, words, depth)
     if kind == "dis_max" and isinstance(inner, Mapping):
@@ -120,6 +132,15 @@ def _relaxed(query: Any, words: frozenset[str], depth: int) -> Body | None:
     if kind in _WRAPPERS and isinstance(inner, Mapping):
         return _relaxed_wrapper(kind, inner, words, depth)
     return _whole(query)
+
+
+def _exclusion(kind: str, inner: Mapping[str, Any]) -> Body | None:
+    """What a leaf of words excludes, such as `-used` in a query string; None if nothing."""
+    negated = _NEGATED.findall(str(inner.get("query", ""))) if kind in _SYNTAX_QUERIES else []
+    if not negated:
+        return None
+    parts = " ".join(re.sub(r"^(?:[-!]|NOT\s+)", "", part) for part in negated)
+    return {"bool": {"must_not": [{kind: {**_whole(inner), "query": parts, "default_operator": "or"}}]}}
 
 
 def _relaxed_wrapper(kind: str, inner: Mapping[str, Any], words: frozenset[str], depth: int) -> Body | None:

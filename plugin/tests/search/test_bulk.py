@@ -25,7 +25,7 @@ _actions = st.sampled_from(["index", "create", "update", "delete"])
 
 @st.composite
 def _bodies(draw: st.DrawFn) -> bytes:
-    lines = []
+    lines: list[dict[str, Any]] = []
     ascii_only, newline = draw(st.booleans()), draw(st.sampled_from(["\n", "\r\n"]))
     for action in draw(st.lists(_actions, min_size=1, max_size=5)):
         lines.append({action: {"_id": draw(st.text(st.characters(codec="utf-8"), max_size=5))}})

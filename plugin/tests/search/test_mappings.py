@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -20,12 +21,13 @@ from gram_plugin.search.mappings import (
     component_template,
     read_mapping_file,
 )
+from gram_plugin.search.query import GramExtension, Mode
 
 README = Path(__file__).parents[3] / "mappings" / "README.md"
 UNKNOWN_TYPE = "No handler for type [rank_features] declared on field [weights]"
 
 
-class CoreServer(Connection):  # type: ignore[misc]
+class CoreServer(Connection):
     """An OpenSearch with the core's field types alone and one empty index `products`."""
 
     def __init__(self, **options: Any) -> None:
@@ -36,7 +38,7 @@ class CoreServer(Connection):  # type: ignore[misc]
     def close(self) -> None:
         """Nothing is open."""
 
-    def perform_request(  # type: ignore[override]
+    def perform_request(
         self, method: str, url: str, params: Any = None, body: bytes | None = None, *args: Any, **options: Any
     ) -> tuple[int, Mapping[str, str], str]:
         """Answers as OpenSearch 2.19 does without the module mapper-extras."""
@@ -133,3 +135,14 @@ def test_missing_file_is_a_broken_installation() -> None:
     """A JSON file that is not there is named, with the way out."""
     with pytest.raises(MappingError, match=r"lacks nothing\.json — install gram-opensearch again"):
         read_mapping_file("nothing.json")
+
+
+def test_pages_of_this_room_are_complete() -> None:
+    """docs/mappings.md names every field; docs/clause.md every mode, reason and key of `ext.gram`."""
+    docs = README.parents[1] / "docs"
+    fields = component_template(weighted=True)["template"]["mappings"]["properties"]["gram"]["properties"]
+    mappings_page = (docs / "mappings.md").read_text(encoding="utf-8")
+    assert [name for name in fields if f"| `gram.{name}` |" not in mappings_page] == []
+    clause_page = (docs / "clause.md").read_text(encoding="utf-8")
+    words = [*Mode, "no-query", "hybrid", "no-score", *(item.name for item in dataclasses.fields(GramExtension))]
+    assert [word for word in words if f"| `{word}` |" not in clause_page] == []

@@ -172,6 +172,10 @@ WORDS = {"match": {"title": {"query": "hp laptop"}}}
             [{"term": {"a": {"value": 1}}}],
         ),
         ({"bool": {"must": [WORDS, {"match_all": {}}]}}, []),
+        (
+            {"query_string": {"query": 'hp laptop -used NOT "as new"', "_name": "x", "default_operator": "and"}},
+            [{"bool": {"must_not": [{"query_string": {"query": 'used "as new"', "default_operator": "or"}}]}}],
+        ),
         ({"geo_distance": {"distance": "1km"}}, [{"geo_distance": {"distance": "1km"}}]),
     ],
 )

@@ -38,6 +38,7 @@ MATCH = {"match": {"title": "red shoe"}}
         {"constant_score": {"filter": MATCH}},
         {"dis_max": {"queries": [MATCH, {"term": {"sku": "red shoe"}}]}},
         {"nested": {"path": "offers", "query": MATCH}},
+        {"bool": {"must": [{"match": {"brand": "nike"}}, {"multi_match": {"query": "red shoe"}}]}},
     ],
 )
 def test_text_is_found(query: dict[str, Any]) -> None:
