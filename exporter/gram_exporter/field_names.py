@@ -12,21 +12,21 @@ from gram_plugin.contract.codes import fold
 MAX_TYPE_CHARS = 32
 
 ID_NAMES = (
-    "id", "_id", "product id", "sku", "asin", "item id", "item number", "article number", "artikelnummer", "artikelnr",
-    "artnr", "produkt id", "référence", "ref", "referencia", "codice", "code", "uid", "uuid", "handle", "slug", "gtin",
-    "ean", "isbn", "upc", "doc id", "docid", "document id", "编号", "商品id", "商品编号", "商品番号",
+    "id", "_id", "product id", "sku", "asin", "item id", "item number", "article number", "artikelnummer",
+    "artikelnr", "artnr", "produkt id", "référence", "ref", "referencia", "codice", "code", "uid", "uuid", "handle",
+    "slug", "gtin", "ean", "isbn", "upc", "doc id", "docid", "document id", "编号", "商品id", "商品编号", "商品番号",
 )  # fmt: skip
 TITLE_NAMES = (
     "title", "product title", "product name", "item name", "name", "titel", "produktname", "produkttitel",
-    "artikelname",
-    "bezeichnung", "artikelbezeichnung", "produktbezeichnung", "titre", "nom", "nom du produit", "título", "titulo",
-    "nombre", "titolo", "nome", "naam", "productnaam", "nazwa", "tytuł", "namn", "benämning", "navn", "headline",
-    "label", "标题", "商品标题", "商品名称", "名称", "品名", "商品名", "製品名", "タイトル", "名前",
+    "artikelname", "bezeichnung", "artikelbezeichnung", "produktbezeichnung", "titre", "nom", "nom du produit",
+    "título", "titulo", "nombre", "titolo", "nome", "naam", "productnaam", "nazwa", "tytuł", "namn", "benämning",
+    "navn", "headline", "label", "标题", "商品标题", "商品名称", "名称", "品名", "商品名", "製品名", "タイトル",
+    "名前",
 )  # fmt: skip
 SUMMARY_NAMES = (
     "short description", "subtitle", "sub title", "summary", "tagline", "teaser", "kurzbeschreibung", "untertitel",
-    "description courte", "sous titre", "résumé", "descripción corta", "subtítulo", "descrizione breve", "sottotitolo",
-    "korte omschrijving", "krótki opis", "副标题", "卖点", "キャッチコピー",
+    "description courte", "sous titre", "résumé", "descripción corta", "subtítulo", "descrizione breve",
+    "sottotitolo", "korte omschrijving", "krótki opis", "副标题", "卖点", "キャッチコピー",
 )  # fmt: skip
 DESCRIPTION_NAMES = (
     "description", "product description", "long description", "overview", "body", "body html", "text", "content",
@@ -41,10 +41,8 @@ CATEGORY_NAMES: Mapping[str, float] = {
         "product type", "category", "product category", "article type", "item type", "subcategory", "genre",
         "produktart", "produkttyp", "artikelart", "warengruppe", "kategorie", "produktkategorie", "unterkategorie",
         "type de produit", "catégorie", "tipo de producto", "categoría", "categoria", "tipo di prodotto",
-        "productgroep",
-        "productsoort", "kategoria", "rodzaj", "kategori", "类别", "品类", "分类", "类目", "カテゴリ",
-        "カテゴリー", "種類",
-        "product class", "product group", "google product category", "taxonomy",
+        "productgroep", "productsoort", "kategoria", "rodzaj", "kategori", "类别", "品类", "分类", "类目", "カテゴリ",
+        "カテゴリー", "種類", "product class", "product group", "google product category", "taxonomy",
     ), 1.0),
     **dict.fromkeys(("department", "abteilung", "rayon", "departamento", "reparto", "section", "collection type"), 0.7),
     **dict.fromkeys(("type", "typ", "tipo", "class", "kind", "group", "art", "soort"), 0.5),
@@ -54,9 +52,8 @@ CATEGORY_NAMES: Mapping[str, float] = {
 WHOLE_NAMES: Mapping[str, tuple[str, ...]] = {
     "brand": (
         "brand", "manufacturer", "maker", "supplier", "vendor", "designer", "marke", "hersteller", "lieferant",
-        "marque",
-        "fabricant", "fournisseur", "marca", "fabricante", "proveedor", "produttore", "merk", "fabrikant", "marka",
-        "producent", "varumärke", "tillverkare", "品牌", "厂商", "制造商", "ブランド", "メーカー",
+        "marque", "fabricant", "fournisseur", "marca", "fabricante", "proveedor", "produttore", "merk", "fabrikant",
+        "marka", "producent", "varumärke", "tillverkare", "品牌", "厂商", "制造商", "ブランド", "メーカー",
     ),
     "series": (
         "series", "product line", "line", "product family", "family", "collection", "range", "serie", "baureihe",
@@ -66,16 +63,16 @@ WHOLE_NAMES: Mapping[str, tuple[str, ...]] = {
     "model": ("model", "modell", "modèle", "modelo", "modello", "model number", "型号", "モデル", "型番"),
     "audience": (
         "audience", "gender", "target gender", "sex", "age group", "target group", "zielgruppe", "geschlecht",
-        "altersgruppe", "sexe",
-        "público", "género", "sesso", "pubblico", "doelgroep", "geslacht", "płeć", "性别", "适用人群", "対象", "性別",
+        "altersgruppe", "sexe", "público", "género", "sesso", "pubblico", "doelgroep", "geslacht", "płeć", "性别",
+        "适用人群", "対象", "性別",
     ),
 }  # fmt: skip
 """Names that mean a type only when they stand alone: a processor's manufacturer is not the product's."""
 
 HEAD_NAMES: Mapping[str, tuple[str, ...]] = {
     "function": (
-        "function", "functionality", "purpose", "funktion", "verwendungszweck", "fonction", "función", "funzione",
-        "functie", "功能", "機能",
+        "function", "functionality", "purpose", "feature", "merkmal", "特点", "特徴", "funktion", "verwendungszweck",
+        "fonction", "función", "funzione", "functie", "功能", "機能",
     ),
     "material": (
         "material", "fabric", "composition", "stoff", "werkstoff", "gewebe", "matière", "matériau", "tissu", "tejido",
@@ -83,23 +80,24 @@ HEAD_NAMES: Mapping[str, tuple[str, ...]] = {
     ),
     "style": (
         "style", "design", "pattern", "fit", "neckline", "shape", "finish", "stil", "muster", "passform", "motif",
-        "estilo", "diseño", "stile", "fantasia", "stijl", "styl", "风格", "款式", "图案", "スタイル", "デザイン", "柄",
+        "estilo", "diseño", "stile", "fantasia", "stijl", "styl", "风格", "款式", "图案", "スタイル", "デザイン",
+        "柄",
     ),
     "colour": (
         "colour", "color", "farbe", "farbton", "couleur", "coloris", "colore", "cor", "kleur", "kolor", "färg",
-        "farve",
-        "颜色", "色", "カラー",
+        "farve", "颜色", "色", "カラー",
     ),
     "sales_spec": (
-        "size", "pack size", "package quantity", "volume", "größe", "packungsgröße", "inhalt", "taille", "contenance",
-        "talla", "tamaño", "taglia", "misura", "maat", "rozmiar", "storlek", "尺码", "规格", "尺寸", "サイズ",
-        "容量規格",
+        "size", "pack", "pieces", "pack size", "package quantity", "volume", "größe", "packungsgröße", "inhalt",
+        "taille", "contenance", "talla", "tamaño", "taglia", "misura", "maat", "rozmiar", "storlek", "尺码", "规格",
+        "尺寸", "サイズ", "容量規格",
     ),
     "technical_spec": (
-        "technical spec", "specification", "technology", "resolution", "capacity", "connectivity", "voltage",
-        "wattage",
-        "technik", "technologie", "auflösung", "kapazität", "leistung", "résolution", "capacité", "tecnología",
-        "resolución", "capacidad", "tecnologia", "risoluzione", "capacità", "参数", "技术", "容量", "解像度",
+        "technical spec", "memory", "storage", "power", "battery", "length", "width", "height", "diameter", "weight",
+        "gewicht", "länge", "speicher", "specification", "technology", "resolution", "capacity", "connectivity",
+        "voltage", "wattage", "technik", "technologie", "auflösung", "kapazität", "leistung", "résolution",
+        "capacité", "tecnología", "resolución", "capacidad", "tecnologia", "risoluzione", "capacità", "参数", "技术",
+        "容量", "解像度",
     ),
     "time": (
         "year", "season", "decade", "era", "jahr", "saison", "jahreszeit", "année", "temporada", "año", "stagione",
@@ -107,29 +105,28 @@ HEAD_NAMES: Mapping[str, tuple[str, ...]] = {
     ),
     "scenario": (
         "scenario", "occasion", "use case", "usage", "room", "room type", "sport", "activity", "anlass", "raum",
-        "einsatzbereich", "sportart", "aktivität", "pièce", "activité", "ocasión", "habitación", "occasione", "stanza",
+        "einsatzbereich", "sportart", "aktivität", "activité", "ocasión", "habitación", "occasione", "stanza",
         "gelegenheid", "okazja", "场景", "场合", "シーン", "用途",
     ),
     "modifier": (
-        "feature", "condition", "property", "flavour", "flavor", "scent", "merkmal", "eigenschaft", "zustand",
-        "geschmack",
-        "duft", "caractéristique", "goût", "parfum", "característica", "sabor", "aroma", "caratteristica", "gusto",
-        "kenmerk", "smaak", "cecha", "smak", "特点", "口味", "特徴", "味",
+        "condition", "property", "flavour", "flavor", "scent", "eigenschaft", "zustand", "geschmack", "duft",
+        "caractéristique", "goût", "parfum", "característica", "sabor", "aroma", "caratteristica", "gusto", "kenmerk",
+        "smaak", "cecha", "smak", "口味", "味",
     ),
     "marketing": ("promotion", "badge", "claim", "campaign", "aktion", "siegel", "award", "kampagne", "营销", "活动"),
     "other": (
         "tag", "keyword", "topic", "theme", "subject", "schlagwort", "stichwort", "thema", "mot clé", "thème",
-        "etiqueta",
-        "palabra clave", "tema", "parola chiave", "trefwoord", "标签", "关键词", "タグ", "キーワード",
+        "etiqueta", "palabra clave", "tema", "parola chiave", "trefwoord", "标签", "关键词", "タグ", "キーワード",
     ),
 }  # fmt: skip
 """Names that mean a type as the last word too: a jacket's material is a material."""
 
 NO_ATTRIBUTE_NAMES = (
-    "price", "preis", "prix", "precio", "prezzo", "prijs", "cena", "价格", "価格", "currency", "währung", "stock",
-    "availability", "inventory", "status", "rating", "review", "vote", "popularity", "rank", "score", "url", "link",
-    "image", "img", "picture", "photo", "thumbnail", "bild", "date", "created", "updated", "modified", "timestamp",
-    "datum", "ean", "gtin", "upc", "isbn", "asin", "sku", "mpn", "language", "locale", "lang", "sprache", "hash",
+    "merchant", "seller", "händler", "price", "preis", "prix", "precio", "prezzo", "prijs", "cena", "价格", "価格",
+    "currency", "währung", "stock", "availability", "inventory", "status", "rating", "review", "vote", "popularity",
+    "rank", "score", "url", "link", "image", "img", "picture", "photo", "thumbnail", "bild", "date", "created",
+    "updated", "modified", "timestamp", "datum", "ean", "gtin", "upc", "isbn", "asin", "sku", "mpn", "language",
+    "locale", "lang", "sprache", "hash",
 )  # fmt: skip
 """Words of names that nobody searches products by."""
 
@@ -169,13 +166,11 @@ def name_rank(field: str, names: tuple[str, ...]) -> int | None:
 def category_certainty(field: str) -> float:
     """How surely the name means the category of a product, 0 to 1."""
     words, bare = words_of(field.rpartition(".")[2]), core_words(field)
-    found = [
-        certainty
-        for name, certainty in CATEGORY_NAMES.items()
-        if words_of(name) in (words, _without_affixes(words), bare)
-    ]
-    compound = any(_ends_with(bare, words_of(name)) for name, certainty in CATEGORY_NAMES.items() if certainty == 1.0)
-    return max([*found, 0.6 if compound else 0.0])
+    forms = {words, _without_affixes(words), bare}
+    forms |= {form[:-1] for form in forms if form[-1:] == ("name",)}
+    known = dict(zip(_split_names(tuple(CATEGORY_NAMES)), CATEGORY_NAMES.values(), strict=True))
+    compound = any(_ends_with(bare, name) for name, certainty in known.items() if certainty == 1.0)
+    return max(0.6 if compound else 0.0, *(known.get(form, 0.0) for form in forms))
 
 
 def named_type(field: str) -> str | None:
