@@ -89,7 +89,7 @@ class _Floor:
         page = self._explored(self._page(query.text), query, dice)
         glances = list(self._look(page, "search", grades, dice))
         if not any(glance.actions for glance in glances) and dice.chance(MENU_AFTER_NO_CLICK):
-            glances += self._look(self._shelf(query, dice), "menu", grades, dice)
+            glances += self._look(self._shelf(query, dice), "menu", grades, dice, first=len(page))
         return self._record(number, query, page, glances, dice)
 
     def _page(self, text: str) -> list[int]:
@@ -110,11 +110,14 @@ class _Floor:
         fitting = list(self._shop.grades[query.family])
         return self._shop.offers[int(dice.pick(fitting)[1:])].product.type
 
-    def _look(self, page: Sequence[int], trail: str, grades: Mapping[str, int], dice: Dice) -> Iterator[Glance]:
-        for ordinal, document in enumerate(page):
-            if dice.chance(ATTENTION[ordinal]):
+    def _look(
+        self, page: Sequence[int], trail: str, grades: Mapping[str, int], dice: Dice, *, first: int = 0
+    ) -> Iterator[Glance]:
+        """Ordinals count from 0; those of the menu go on after the page, it was looked at later."""
+        for place, document in enumerate(page):
+            if dice.chance(ATTENTION[place]):
                 actions = _acts(grades.get(self._ids[document], 0), dice)
-                yield Glance(document, ordinal, trail, actions)
+                yield Glance(document, first + place, trail, actions)
 
     def _record(self, number: int, query: Query, page: Sequence[int], glances: Sequence[Glance], dice: Dice) -> Search:
         moment = _START + timedelta(seconds=97 * number + dice.index(60))

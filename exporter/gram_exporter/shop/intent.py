@@ -66,7 +66,7 @@ class TraitIndex:
 
 
 def grade_of(wishes: int, misses: int) -> int:
-    """3 with all wishes met; 2 with one missed (1 if it was the only one); 1 with two of three or more missed; else 0."""
+    """3: all wishes met. 2: one of several missed. 1: the only one missed, or two of three or more. Else 0."""
     if misses == 0:
         return 3
     if misses == 1:

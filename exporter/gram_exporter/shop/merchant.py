@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 from gram_exporter.shop.dice import Dice
+from gram_exporter.shop.misspelling import misspell
 from gram_exporter.shop.product import Product
 from gram_exporter.shop.vocabulary import DRAWN, Merchant, Trait, Value, Vocabulary
 
@@ -26,6 +27,8 @@ _IN_TITLE = {
     "pack": 0.9,
     "spec": 0.75,
 }
+"""How likely a trait is written into a title that has a place for it, before the merchant's `detail`."""
+
 _IN_FIELD = {
     "type": 1.1,
     "brand": 1.1,
@@ -42,111 +45,142 @@ _IN_FIELD = {
     "pack": 0.9,
     "spec": 1.0,
 }
+"""How likely a structured field is filled in, before the merchant's `fill`."""
+
 _IN_DESCRIPTION = 0.5
-_LOYALTY = 0.75
+_NO_DESCRIPTION = 0.05
+_FAVOURITE = 0.75
 _OWN_LABEL = 0.1
+_CROSS_MENTION = 0.25
+_SHOUTED = 6  # of the titles with noise, one in six is in capitals
 _LISTS = {"function": "features", "scenario": "occasion"}
 _FIELD_NAMES = {"type": "product_type", "modifier": "build", **_LISTS}
-_NO_DESCRIPTION = 0.05
 
 
 def write_document(vocabulary: Vocabulary, seed: int, product: Product) -> dict[str, Any]:
-    """The product document that the shop would index; keys in a fixed order."""
-    dice = Dice(seed, "document", product.index)
-    merchant = dice.pick(vocabulary.merchants)
-    title = _title(vocabulary, merchant, product, dice)
-    document: dict[str, Any] = {"id": product.id, "title": title}
-    description = _description(vocabulary, merchant, product, dice)
-    if not dice.chance(_NO_DESCRIPTION):
+    """The product document that the shop would index; keys in a fixed order, absent where nothing was entered."""
+    merchant = Dice(seed, "merchant", product.line).pick(vocabulary.merchants)
+    writer = _Writer(vocabulary, merchant, product, Dice(seed, "document", product.index))
+    document: dict[str, Any] = {"id": product.id, "title": writer.title()}
+    description = writer.description()
+    if description:
         document["description"] = description
     document["department"] = vocabulary.departments[product.type.department].label
-    document |= _fields(vocabulary, merchant, product, dice)
-    return document | {"price_eur": product.price_eur, "merchant": merchant.key}
+    return document | writer.fields() | {"price_eur": product.price_cents / 100, "merchant": merchant.key}
+
+
+@cache
+def _favourite(merchant: str, trait: Trait, texts: tuple[str, ...], weights: tuple[float, ...]) -> str:
+    return Dice("favourite", merchant, *trait).weighted(texts, weights)
 
 
 def _slot(trait: Trait) -> str:
     return trait.dimension if trait.dimension in _IN_TITLE else "spec"
 
 
-def _value(vocabulary: Vocabulary, trait: Trait) -> Value | None:
-    return vocabulary.values.get(trait)
-
-
-def _say(vocabulary: Vocabulary, merchant: Merchant, trait: Trait, dice: Dice) -> str:
-    """The merchant's word: mostly the house's own favourite, else as the trade says it."""
-    value = _value(vocabulary, trait)
-    if value is None:
-        return trait.value
-    if dice.chance(_LOYALTY):
-        return _favourite(merchant, value)
-    return dice.word(value.merchant)
-
-
-@cache
-def _favourite_of(merchant: str, dimension: str, key: str, texts: tuple[str, ...], weights: tuple[float, ...]) -> str:
-    return Dice("favourite", merchant, dimension, key).weighted(texts, weights)
-
-
-def _favourite(merchant: Merchant, value: Value) -> str:
-    words = value.merchant
-    return _favourite_of(merchant.key, value.trait.dimension, value.trait.value, words.texts, words.weights)
-
-
-def _title(vocabulary: Vocabulary, merchant: Merchant, product: Product, dice: Dice) -> str:
-    parts = list(_title_parts(vocabulary, merchant, product, dice))
-    if len(parts) < 2:
-        parts = [product.first("brand") or "", product.first("series") or "", product.first("model") or ""]
-    if dice.chance(merchant.noise):
-        parts.insert(0 if dice.chance(0.5) else len(parts), dice.pick(vocabulary.copy.noise))
-    title = merchant.separator.join(parts)
-    return title.upper() if dice.chance(merchant.noise / 6) else title[0].upper() + title[1:]
-
-
-def _title_parts(vocabulary: Vocabulary, merchant: Merchant, product: Product, dice: Dice) -> Iterator[str]:
-    for slot in merchant.order:
-        traits = [trait for trait in product.stated if _slot(trait) == slot]
-        likelihood = _IN_TITLE[slot] if slot == "type" else _IN_TITLE[slot] * merchant.detail
-        yield from (_capital(_say(vocabulary, merchant, trait, dice)) for trait in traits if dice.chance(likelihood))
-
-
 def _capital(text: str) -> str:
-    return " ".join(word[0].upper() + word[1:] for word in text.split(" "))
+    return text[0].upper() + text[1:]
 
 
-def _description(vocabulary: Vocabulary, merchant: Merchant, product: Product, dice: Dice) -> str:
-    copy = vocabulary.copy
-    told = [trait for trait in product.stated[2:] if dice.chance(_IN_DESCRIPTION)]
-    facts = [
-        dice.pick(copy.sentence[_slot(trait)]).format(w=_say(vocabulary, merchant, trait, dice))
-        for trait in dice.shuffled(told)
-    ]
-    opening = dice.pick(copy.opening).format(
-        type=_say(vocabulary, merchant, product.stated[0], dice), brand=product.first("brand")
-    )
-    closing = dice.sample(copy.fluff, 1 + dice.index(3)) + _cross_mention(vocabulary, merchant, product, dice)
-    return " ".join(sentence[0].upper() + sentence[1:] for sentence in [opening, *facts, *closing])
+def _capitals(text: str) -> str:
+    return " ".join(map(_capital, text.split(" ")))
 
 
-def _cross_mention(vocabulary: Vocabulary, merchant: Merchant, product: Product, dice: Dice) -> list[str]:
-    """Names another type of the department: words that are there and mean nothing, as in every real shop."""
-    if not dice.chance(0.25):
-        return []
-    others = [key for key, kind in vocabulary.types.items() if kind.department == product.type.department]
-    other = _say(vocabulary, merchant, Trait("type", dice.pick(others)), dice)
-    return [dice.pick(vocabulary.copy.cross).format(other=other)]
+class _Writer:
+    """One merchant at work on one product; its draws fall in the order title, description, fields."""
 
+    def __init__(self, vocabulary: Vocabulary, merchant: Merchant, product: Product, dice: Dice) -> None:
+        self._vocabulary, self._merchant, self._product, self._dice = vocabulary, merchant, product, dice
 
-def _fields(vocabulary: Vocabulary, merchant: Merchant, product: Product, dice: Dice) -> dict[str, Any]:
-    fields: dict[str, Any] = {}
-    for trait in product.stated:
-        if dice.chance(_IN_FIELD[_slot(trait)] * merchant.fill):
-            value = _value(vocabulary, trait)
-            name = _FIELD_NAMES.get(trait.dimension, value.field if value else trait.dimension)
-            label = value.label if value else trait.value
-            own = dice.chance(_OWN_LABEL) and trait.dimension in (*DRAWN, "type")
-            text = _capital(_say(vocabulary, merchant, trait, dice)) if own else label
-            if trait.dimension in _LISTS:
-                fields.setdefault(name, []).append(text)
-            else:
-                fields[name] = text
-    return fields
+    def title(self) -> str:
+        """Traits in the merchant's order, some left out, with his noise, abbreviations and slips."""
+        dice, merchant = self._dice, self._merchant
+        parts = list(self._title_parts())
+        if len(parts) < 2:
+            parts = [self._product.first(name) or "" for name in ("brand", "series", "model")]
+        if dice.chance(merchant.abbreviation):
+            parts = [self._abbreviated(part) for part in parts]
+        noisy = dice.chance(merchant.noise)
+        if noisy:
+            parts.insert(0 if dice.chance(0.5) else len(parts), dice.pick(self._vocabulary.copy.noise))
+        title = self._with_typo(_capital(merchant.separator.join(parts)))
+        return title.upper() if noisy and dice.index(_SHOUTED) == 0 else title
+
+    def description(self) -> str:
+        """An opening, some facts as sentences or bullets, then what marketing adds; empty for one in twenty."""
+        dice, copy = self._dice, self._vocabulary.copy
+        if dice.chance(_NO_DESCRIPTION):
+            return ""
+        told = [trait for trait in self._product.stated[2:] if dice.chance(_IN_DESCRIPTION)]
+        facts = [self._sentence(trait) for trait in dice.shuffled(told)]
+        kind, brand = self._said(self._product.stated[0]), self._product.first("brand")
+        opening = dice.pick(copy.opening).format(type=kind, brand=brand)
+        closing = [*dice.sample(copy.fluff, 1 + dice.index(3)), *self._cross_mention()]
+        bullet = "✓ " if self._merchant.bullets else ""
+        return " ".join([_capital(opening), *(bullet + _capital(fact) for fact in facts), *closing])
+
+    def fields(self) -> dict[str, Any]:
+        """Structured fields, mostly with the taxonomy's label, sometimes with the merchant's own word."""
+        fields: dict[str, Any] = {}
+        for trait in self._product.stated:
+            if self._dice.chance(_IN_FIELD[_slot(trait)] * self._merchant.fill):
+                name, text = self._field_name(trait), self._field_text(trait)
+                fields[name] = [*fields.get(name, []), text] if trait.dimension in _LISTS else text
+        return fields
+
+    def _value(self, trait: Trait) -> Value | None:
+        return self._vocabulary.values.get(trait)
+
+    def _said(self, trait: Trait) -> str:
+        """The merchant's word: mostly the house's own favourite, else as the trade says it."""
+        value = self._value(trait)
+        if value is None:
+            return trait.value
+        words = value.merchant
+        if self._dice.chance(_FAVOURITE):
+            return _favourite(self._merchant.key, trait, words.texts, words.weights)
+        return self._dice.word(words)
+
+    def _title_parts(self) -> Iterator[str]:
+        for slot in self._merchant.order:
+            detail = 1.0 if slot == "type" else self._merchant.detail
+            for trait in self._product.stated:
+                if _slot(trait) == slot and self._dice.chance(_IN_TITLE[slot] * detail):
+                    yield _capitals(self._said(trait))
+
+    def _abbreviated(self, part: str) -> str:
+        for long, short in self._vocabulary.copy.abbreviations.items():
+            part = part.replace(long, short)
+        return part
+
+    def _with_typo(self, title: str) -> str:
+        words = title.split(" ")
+        places = [place for place, word in enumerate(words) if word.isalpha() and len(word) > 4]
+        if places and self._dice.chance(self._merchant.typo):
+            place = self._dice.pick(places)
+            words[place] = misspell(words[place], self._dice)
+        return " ".join(words)
+
+    def _sentence(self, trait: Trait) -> str:
+        sentences = self._vocabulary.copy.sentence[_slot(trait)]
+        return self._dice.pick(sentences).format(w=self._said(trait))
+
+    def _cross_mention(self) -> Iterator[str]:
+        """Names another type of the department: words that are there and mean nothing, as in every real shop."""
+        if self._dice.chance(_CROSS_MENTION):
+            own = self._product.type
+            types = self._vocabulary.assortment
+            others = [kind.key for kind in types if kind.department == own.department and kind.key != own.key]
+            other = self._said(Trait("type", self._dice.pick(others)))
+            yield self._dice.pick(self._vocabulary.copy.cross).format(other=other)
+
+    def _field_name(self, trait: Trait) -> str:
+        value = self._value(trait)
+        return _FIELD_NAMES.get(trait.dimension, value.field if value else trait.dimension)
+
+    def _field_text(self, trait: Trait) -> str:
+        own = self._dice.chance(_OWN_LABEL) and trait.dimension in (*DRAWN, "type")
+        value = self._value(trait)
+        if own or value is None:
+            return _capitals(self._said(trait))
+        return value.label

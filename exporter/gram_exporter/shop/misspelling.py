@@ -6,9 +6,9 @@ from gram_exporter.shop.dice import Dice
 
 # fmt: off
 _NEIGHBOURS = {
-    "q": "wa", "w": "qes", "e": "wrd", "r": "etf", "t": "ryg", "y": "tuh", "u": "yij", "i": "uok", "o": "ipl", "p": "ol",
-    "a": "qsz", "s": "adw", "d": "sfe", "f": "dgr", "g": "fht", "h": "gjy", "j": "hku", "k": "jli", "l": "ko",
-    "z": "xa", "x": "zcs", "c": "xvd", "v": "cbf", "b": "vng", "n": "bmh", "m": "nj",
+    "q": "wa", "w": "qes", "e": "wrd", "r": "etf", "t": "ryg", "y": "tuh", "u": "yij", "i": "uok", "o": "ipl",
+    "p": "ol", "a": "qsz", "s": "adw", "d": "sfe", "f": "dgr", "g": "fht", "h": "gjy", "j": "hku", "k": "jli",
+    "l": "ko", "z": "xa", "x": "zcs", "c": "xvd", "v": "cbf", "b": "vng", "n": "bmh", "m": "nj",
 }
 # fmt: on
 _SOUNDS = (("ph", "f"), ("ck", "k"), ("ee", "ea"), ("ie", "ei"), ("ch", "sh"), ("y", "i"), ("ou", "u"), ("c", "k"))
@@ -39,7 +39,7 @@ def _double(word: str, at: int, dice: Dice) -> str:
 
 
 def _neighbour(word: str, at: int, dice: Dice) -> str:
-    return word[:at] + dice.pick(_NEIGHBOURS.get(word[at], word[at])) + word[at + 1 :]
+    return word[:at] + dice.pick(_NEIGHBOURS.get(word[at].casefold(), word[at])) + word[at + 1 :]
 
 
 def _sound(word: str, at: int, dice: Dice) -> str:

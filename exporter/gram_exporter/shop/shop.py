@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -72,16 +73,28 @@ def _queries(
     vocabulary: Vocabulary, intents: Iterable[Intent], offers: Sequence[Offer], seed: int
 ) -> dict[str, list[Query]]:
     """Writes every intent's queries into its split; a text that an earlier intent asked in is dropped."""
-    titles = {Trait("model", offer.product.first("model") or ""): str(offer.document["title"]) for offer in offers}
+    identifiers = _identifiers(offers)
     splits: dict[str, list[Query]] = {name: [] for name in SPLITS}
     seen: set[str] = set()
     for intent, split in _assigned(intents, seed):
-        for query in write_queries(vocabulary, intent, titles, seed):
+        for query in write_queries(vocabulary, intent, identifiers, seed):
             bag = bag_of_words(query.text)
             if bag not in seen:
                 seen.add(bag)
                 splits[split].append(query)
     return splits
+
+
+def _identifiers(offers: Sequence[Offer]) -> dict[Trait, list[str]]:
+    """By model trait the texts that name this product alone: its number where it is printed, its title if unique."""
+    titles = Counter(bag_of_words(str(offer.document["title"])) for offer in offers)
+    found: dict[Trait, list[str]] = {}
+    for offer in offers:
+        number, title = offer.product.first("model") or "", str(offer.document["title"])
+        texts = (title, offer.document.get("description", ""), offer.document.get("model", ""))
+        printed = [number] * any(number in text for text in texts)
+        found[Trait("model", number)] = printed + [title] * (titles[bag_of_words(title)] == 1)
+    return found
 
 
 def _assigned(intents: Iterable[Intent], seed: int) -> Iterator[tuple[Intent, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Any, NamedTuple
@@ -70,6 +70,9 @@ class Merchant:
     detail: float
     fill: float
     noise: float
+    abbreviation: float
+    typo: float
+    bullets: bool
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ class Copy:
     fluff: tuple[str, ...]
     cross: tuple[str, ...]
     noise: tuple[str, ...]
+    abbreviations: Mapping[str, str]
     sentence: Mapping[str, tuple[str, ...]]
 
 
@@ -94,6 +98,16 @@ class Vocabulary:
     specs: Mapping[str, tuple[str, ...]]
     merchants: tuple[Merchant, ...]
     copy: Copy
+
+    @cached_property
+    def assortment(self) -> tuple[ProductType, ...]:
+        """All product types."""
+        return tuple(self.types.values())
+
+    @cached_property
+    def shares(self) -> tuple[int, ...]:
+        """Weights of `assortment`, bent so that a few types are large and many small, as in real shops."""
+        return tuple(round(100 * kind.share**1.4) for kind in self.assortment)
 
 
 @cache
@@ -130,6 +144,12 @@ def _words(table: Mapping[str, float]) -> Words:
 
 def _label(key: str) -> str:
     return key.replace("_", " ").capitalize()
+
+
+def _commonest(table: Mapping[str, float]) -> str:
+    """The shop's taxonomy names a type as most merchants do."""
+    word = max(table, key=lambda text: table[text])
+    return word[0].upper() + word[1:]
 
 
 def _drawn_values(folder: Traversable) -> Iterator[Value]:
@@ -183,7 +203,7 @@ def _department_values(departments: Mapping[str, Any]) -> Iterator[Value]:
         for name, item in document.get("groups", {}).items():
             yield _value(Trait("group", name), {"merchant": {_label(name): 1}, **item})
         for name, item in document["types"].items():
-            yield _value(Trait("type", name), item)
+            yield _value(Trait("type", name), item, label=item.get("label", _commonest(item["merchant"])))
 
 
 def _named(trait: Trait, name: str) -> Value:
@@ -221,10 +241,10 @@ def _groups(departments: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
 
 
 def _merchant(key: str, item: Mapping[str, Any]) -> Merchant:
-    return Merchant(key, tuple(item["order"]), item["separator"], item["detail"], item["fill"], item["noise"])
+    return Merchant(key=key, **{**item, "order": tuple(item["order"])})
 
 
 def _copy(document: Mapping[str, Any]) -> Copy:
     sentences = {name: tuple(lines) for name, lines in document["sentence"].items()}
     parts = {name: tuple(document[name]) for name in ("opening", "fluff", "cross", "noise")}
-    return Copy(**parts, sentence=sentences)
+    return Copy(**parts, abbreviations=document["abbreviations"], sentence=sentences)
