@@ -110,7 +110,7 @@ def start_node(
     detached: bool = False,
     progress: Progress | None = None,
 ) -> RunningNode:
-    """Starts an OpenSearch and returns when its health is green.
+    """Starts an OpenSearch and returns when it is healthy.
 
     The servers end with this process, however it ends, unless `detached`.
 
@@ -192,8 +192,11 @@ def readable_cache(cache: Path, account: Account, system: Path = SYSTEM_CACHE) -
     )
 
 
-def is_green(url: str, nodes: int, *, timeout_s: float = 5.0) -> bool:
-    """Whether the cluster at `url` is green and has exactly `nodes` members; False while it does not answer."""
+def is_healthy(url: str, nodes: int, *, timeout_s: float = 5.0) -> bool:
+    """Whether the cluster at `url` has exactly `nodes` members and every primary shard; False while it does not answer.
+
+    Yellow is healthy: an index with a replica can never become green on one node.
+    """
     connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=timeout_s)
     try:
         connection.request("GET", "/_cluster/health")
@@ -202,7 +205,7 @@ def is_green(url: str, nodes: int, *, timeout_s: float = 5.0) -> bool:
         return False
     finally:
         connection.close()
-    return bool(health.get("status") == "green" and health.get("number_of_nodes") == nodes)
+    return health.get("status") in ("green", "yellow") and bool(health.get("number_of_nodes") == nodes)
 
 
 def _prepare(servers: Sequence[Server], settings: NodeSettings, account: Account) -> list[str]:
@@ -253,7 +256,7 @@ def _ready(node: RunningNode, timeout_s: float) -> RunningNode:
         server.seed_hosts.write_text(hosts, encoding="ascii")
         server.seed_hosts.chmod(0o644)
     ready = replace(node, urls=tuple(f"http://{server.address('http')}" for server in servers))
-    _wait(ready, "green health", lambda: all(is_green(url, len(servers)) for url in ready.urls), deadline)
+    _wait(ready, "healthy cluster", lambda: all(is_healthy(url, len(servers)) for url in ready.urls), deadline)
     return ready
 
 

@@ -25,6 +25,8 @@ rootLogger.level = info
 rootLogger.appenderRef.console.ref = console
 logger.deprecation.name = org.opensearch.deprecation
 logger.deprecation.level = error
+logger.grpc.name = org.opensearch.transport.grpc
+logger.grpc.level = warn
 """
 
 # Lines of the distribution's jvm.options that write into its own folder, or that we set ourselves.

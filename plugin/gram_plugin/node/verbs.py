@@ -19,7 +19,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from gram_plugin.errors import ConfigError, NodeError
 from gram_plugin.node import release
 from gram_plugin.node.detached import DEFAULT_NAME, DetachedNode, find_detached, start_detached, stop_detached
-from gram_plugin.node.node import NodeSettings, is_green, start_node
+from gram_plugin.node.node import NodeSettings, is_healthy, start_node
 
 _POLL_S = 0.2
 _DEFAULTS = NodeSettings()
@@ -29,7 +29,7 @@ _Nodes = Annotated[int, typer.Option("--nodes", help="1, or 3 for a cluster of t
 _Data = Annotated[Path | None, typer.Option("--data", help="Folder that keeps the data; temporary when left out.")]
 _Port = Annotated[int, typer.Option("--port", help="Port for HTTP; 0 takes a free one.")]
 _Heap = Annotated[str, typer.Option("--heap", help="Memory of each server's Java heap.")]
-_Timeout = Annotated[float, typer.Option("--timeout", help="Seconds to wait for green health.")]
+_Timeout = Annotated[float, typer.Option("--timeout", help="Seconds to wait for a healthy cluster.")]
 _User = Annotated[str, typer.Option("--user", help="Account that root hands over to.")]
 _Repository = Annotated[str, typer.Option("--repository", help="URL of a Maven mirror to fetch from.")]
 _Set = Annotated[list[str], typer.Option("--set", help="Line for opensearch.yml as KEY=VALUE; VALUE may be JSON.")]
@@ -112,8 +112,8 @@ def _status(name: _Name = DEFAULT_NAME) -> None:
         raise NodeError(
             f"{', '.join(ended)} ended by itself", next_step=f"read {detached.folder / ended[0]}/console.log"
         )
-    if not is_green(detached.url, len(detached.urls)):
-        raise NodeError(f"{detached.url} is not green", next_step=f"read {detached.folder}/node-0/console.log")
+    if not is_healthy(detached.url, len(detached.urls)):
+        raise NodeError(f"{detached.url} is not healthy", next_step=f"read {detached.folder}/node-0/console.log")
 
 
 def describe(detached: DetachedNode) -> list[str]:
