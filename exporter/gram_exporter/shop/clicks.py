@@ -1,8 +1,9 @@
 """The click log: shoppers simulated over the old keyword ranking, written as User Behavior Insights records.
 
-A shopper looks down the page with fading attention (position bias), sometimes clicks what does not
-fit (noise), and, disappointed, browses the shop's menu to the category instead. Exploration swaps a
-few slots for other products of the department. Train queries only.
+Some rows of the page come into view; attention fades downwards (position bias). A shopper clicks by
+how well a product fits, now and then what does not fit (noise), stops once content, and, disappointed,
+walks through the menu to the category instead. Exploration puts other products of the department into
+a few slots. Train queries only.
 """
 
 from __future__ import annotations
@@ -17,15 +18,19 @@ from gram_exporter.shop.dice import Dice
 from gram_exporter.shop.lexical import KeywordIndex
 from gram_exporter.shop.shop import LABEL, Shop
 from gram_exporter.shop.shopper import Query
+from gram_exporter.shop.vocabulary import ProductType
 
 SEARCHES_PER_QUERY = 4.5
 PAGE_SIZE = 12
+SCROLL_DEPTH = ((4, 3), (8, 4), (12, 3))
+"""How many products come into view, with relative weights: each is an impression, looked at or not."""
 ATTENTION = (1.0, 0.85, 0.72, 0.62, 0.54, 0.47, 0.41, 0.36, 0.31, 0.27, 0.24, 0.21)
-CLICK_BY_GRADE = (0.015, 0.08, 0.3, 0.6)
+CLICK_BY_GRADE = (0.03, 0.1, 0.3, 0.6)
 CART_BY_GRADE = (0.02, 0.08, 0.2, 0.3)
 PURCHASE_AFTER_CART = 0.4
 EXPLORED_SLOT = 0.12
 MENU_AFTER_NO_CLICK = 0.55
+SATISFIED_BY_CLICK = 0.35
 _START = datetime(2026, 3, 2, 6, 0, tzinfo=UTC)
 
 
@@ -39,7 +44,7 @@ class Search:
 
 @dataclass(frozen=True)
 class Glance:
-    """A product that a shopper looked at: where it stood, and what he did there."""
+    """A product that came into a shopper's view: where it stood, and what he did there."""
 
     document: int
     ordinal: int
@@ -73,6 +78,7 @@ class _Floor:
     def __init__(self, shop: Shop) -> None:
         self._shop = shop
         self._ids = [str(document["id"]) for document in shop.documents]
+        self._types = {offer.product.id: offer.product.type for offer in shop.offers}
         self._index = KeywordIndex(shop.documents)
         self._pages: dict[str, list[int]] = {}
         self._menu: dict[str, list[int]] = defaultdict(list)
@@ -105,19 +111,22 @@ class _Floor:
     def _shelf(self, query: Query, dice: Dice) -> list[int]:
         return dice.sample(self._menu[self._wanted(query, dice).key], PAGE_SIZE)
 
-    def _wanted(self, query: Query, dice: Dice) -> Any:
+    def _wanted(self, query: Query, dice: Dice) -> ProductType:
         """The category that the shopper has in mind: that of something that fits."""
-        fitting = list(self._shop.grades[query.family])
-        return self._shop.offers[int(dice.pick(fitting)[1:])].product.type
+        fitting = tuple(self._shop.grades[query.family])
+        return self._types[dice.pick(fitting)]
 
     def _look(
         self, page: Sequence[int], trail: str, grades: Mapping[str, int], dice: Dice, *, first: int = 0
     ) -> Iterator[Glance]:
         """Ordinals count from 0; those of the menu go on after the page, it was looked at later."""
-        for place, document in enumerate(page):
-            if dice.chance(ATTENTION[place]):
-                actions = _acts(grades.get(self._ids[document], 0), dice)
-                yield Glance(document, first + place, trail, actions)
+        in_view = dice.weighted(*zip(*SCROLL_DEPTH, strict=True))
+        for place, document in enumerate(page[:in_view]):
+            grade = grades.get(self._ids[document], 0)
+            actions = _acts(grade, dice) if dice.chance(ATTENTION[place]) else ()
+            yield Glance(document, first + place, trail, actions)
+            if actions and grade > 1 and dice.chance(SATISFIED_BY_CLICK):
+                return
 
     def _record(self, number: int, query: Query, page: Sequence[int], glances: Sequence[Glance], dice: Dice) -> Search:
         moment = _START + timedelta(seconds=97 * number + dice.index(60))
