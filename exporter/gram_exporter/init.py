@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from opensearchpy import OpenSearch
-from rich.console import Console, RenderableType
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -70,7 +70,7 @@ def run_init(request: InitRequest, console: Console) -> Config:
     config = _config(request, proposal, look, feedback)
     folder = request.output.resolve().parent
     request.output.write_text(render_config(config, folder=folder, notes=_notes(proposal)), encoding="utf-8")
-    console.print(_explanation(proposal, look))
+    _explain(proposal, look, console)
     console.print(f"Wrote {request.output}. Look at it, then: gram train --config {request.output}", soft_wrap=True)
     return config
 
@@ -167,22 +167,21 @@ def _notes(proposal: Proposal) -> dict[str, str]:
     return notes
 
 
-def _explanation(proposal: Proposal, look: _Look) -> RenderableType:
-    table = Table(title=f"Seen in {len(look.sources)} products", caption=_caption(proposal, look), title_justify="left")
+def _explain(proposal: Proposal, look: _Look, console: Console) -> None:
+    table = Table(title=f"Seen in {len(look.sources)} products", title_justify="left")
     for heading in ("field", "use", "why"):
         table.add_column(heading, overflow="fold")
     for choice in proposal.choices:
         table.add_row(Text(choice.field), Text(choice.use), Text(choice.reason))
-    return table
+    console.print(table)
+    for line in _remarks(proposal, look):
+        console.print(Text(line), soft_wrap=True)
 
 
-def _caption(proposal: Proposal, look: _Look) -> Text:
-    parts = [
-        f"{count} {'fields' if count > 1 else 'field'} left out: {reason}"
-        for reason, count in proposal.left_out.items()
-    ]
+def _remarks(proposal: Proposal, look: _Look) -> Iterator[str]:
+    for reason, count in proposal.left_out.items():
+        yield f"{count} {'field' if count == 1 else 'fields'} left out: {reason}"
     if look.broken_lines:
-        parts.append(f"{look.broken_lines} broken lines among those read; train and ingest need --skip-invalid")
+        yield f"{look.broken_lines} broken lines among those read; train and ingest need --skip-invalid"
     if not proposal.attributes:
-        parts.append("no attribute fields: attributes are learned from the titles")
-    return Text("\n".join(parts), justify="left")
+        yield "no attribute fields: attributes are learned from the titles"

@@ -106,7 +106,7 @@ def _choose_id(profiles: Sequence[FieldProfile]) -> Choice:
 def _may_be_id(profile: FieldProfile) -> bool:
     is_short = profile.longest_share == 0 and profile.urls < 0.5 and profile.dates < 0.5
     is_single = profile.coverage == 1.0 and profile.per_product == 1.0
-    return is_short and is_single and profile.distinct >= 0.99 * profile.products
+    return is_short and is_single and profile.distinct >= 0.9 * profile.products
 
 
 def _named_texts(profiles: Sequence[FieldProfile]) -> tuple[Choice, ...]:
