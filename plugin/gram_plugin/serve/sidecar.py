@@ -170,7 +170,9 @@ class Sidecar:
         self._metrics.count(prepared)
         if prepared.uncoded:
             found = ", ".join(f"{number} {reason}" for reason, number in sorted(prepared.uncoded.items()))
-            _log.warning("write to %s: %d documents coded, without codes: %s", target.index, prepared.coded, found)
+            _log.warning(
+                "write to %s: %d documents coded, without codes: %s", target.index or "_bulk", prepared.coded, found
+            )
 
 
 def create_sidecar(settings: SidecarSettings, generator: Generator | None, rules: CodingRules) -> Starlette:
