@@ -8,13 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from prometheus_client import Histogram
 from starlette.requests import Request
 
 from gram_plugin.errors import SearchError
 from gram_plugin.search.query import needs_rescue
 from gram_plugin.serve.bodies import RequestBody
 from gram_plugin.serve.enriching import Decision, Enricher
-from gram_plugin.serve.http import Upstream, UpstreamStream, header, inflated, raw_target
+from gram_plugin.serve.http import Body, Upstream, UpstreamStream, header, inflated, raw_target
 from gram_plugin.serve.searches import Item, Kind, render_items
 from gram_plugin.serve.status import Reason, degraded, off
 
@@ -25,6 +26,14 @@ MAX_CHECKED_BYTES = 4_000_000
 _REFUSALS = frozenset({400, 413, 500})
 _FAILED_SHARDS = re.compile(rb'"_shards"\s*:\s*\{[^{}\[\]]*"failed"\s*:\s*[1-9]')
 _TROUBLE = re.compile(rb'"error"|"failed"\s*:\s*[1-9]')
+
+
+@dataclass(frozen=True)
+class Route:
+    """The way to OpenSearch, and how long it took until it began to answer."""
+
+    upstream: Upstream
+    seconds: Histogram
 
 
 @dataclass(frozen=True)
@@ -39,9 +48,15 @@ class Exchange:
     """One client's search request. `text` is its body unzipped, `original` what came over the wire."""
 
     def __init__(
-        self, upstream: Upstream, enricher: Enricher, request: Request, kind: Kind, original: RequestBody, text: bytes
+        self,
+        route: Route,
+        enricher: Enricher,
+        request: Request,
+        kind: Kind,
+        original: RequestBody,
+        text: bytes,
     ) -> None:
-        self._upstream = upstream
+        self._route = route
         self._enricher = enricher
         self._request = request
         self._kind = kind
@@ -94,10 +109,13 @@ class Exchange:
         bodies = [decision.enriched or item.lexical for item, decision in zip(items, decisions, strict=True)]
         content = render_items(items, bodies, self._kind)
         headers, target = self._request.headers.raw, raw_target(self._request)
+        body: Body = content
         if content == self._text:
-            return await self._upstream.open(self._request.method, target, headers, self._original.untouched)
-        plain = [pair for pair in headers if pair[0] != b"content-encoding"]
-        return await self._upstream.open(self._request.method, target, plain, content)
+            body = self._original.untouched
+        else:
+            headers = [pair for pair in headers if pair[0] != b"content-encoding"]
+        with self._route.seconds.time():
+            return await self._route.upstream.open(self._request.method, target, headers, body)
 
     async def _is_refused(self, stream: UpstreamStream, decisions: Sequence[Decision]) -> bool:
         """Whether OpenSearch could not run a search as it was enriched."""

@@ -94,7 +94,7 @@ def items_of(body: bytes, target: Target, wishes: Wishes) -> list[Item]:
     if target.kind is Kind.SEARCH:
         return [_item(b"", body, target, wishes)]
     lines = body.split(b"\n")
-    if lines[-1].strip() or len(lines) % 2 == 0:
+    if lines[-1] or len(lines) % 2 == 0 or len(lines) == 1:
         raise NotEnriched(off(Reason.INVALID))
     pairs = zip(lines[:-1:2], lines[1::2], strict=True)
     return [_item(head, line, target, wishes) for head, line in pairs]

@@ -93,6 +93,10 @@ class ShimSettings(ServerSettings):
 
     mode: Annotated[Mode, Setting("mode of a search that names none")] = Mode.RERANK
     budget_ms: Annotated[float, Setting("longest that the model may delay a search", low=0, high=60_000)] = 50.0
+    # An idle model starts at once; while it is busy the next batch gathers by itself.
+    max_wait_ms: Annotated[
+        float, Setting("how long a text waits for others to share its batch", low=0, high=10_000)
+    ] = 0.0
     max_body_bytes: Annotated[int, Setting("largest search that is read; a larger one passes untouched", low=1024)] = (
         1_000_000
     )

@@ -28,7 +28,7 @@ from gram_plugin.serve.bodies import RequestBody, read_body, readable
 from gram_plugin.serve.breaker import Breaker
 from gram_plugin.serve.deadline import Clock
 from gram_plugin.serve.enriching import Decision, Enricher
-from gram_plugin.serve.exchange import Exchange
+from gram_plugin.serve.exchange import Exchange, Route
 from gram_plugin.serve.hangup import CancelOnHangup
 from gram_plugin.serve.health import Health, ShimMetrics
 from gram_plugin.serve.http import RelayedResponse, Upstream, raw_target, upstream_error
@@ -136,10 +136,10 @@ class Shim:
     ) -> Response:
         if self._is_switched_off():
             items = [Item(item.head, item.lexical, off(Reason.SWITCH)) for item in items]
-        exchange = Exchange(self._parts.upstream, self._parts.enricher, request, target.kind, body, text)
+        route = Route(self._parts.upstream, self._parts.metrics.upstream)
+        exchange = Exchange(route, self._parts.enricher, request, target.kind, body, text)
         try:
-            with self._parts.metrics.upstream.time():
-                done = await exchange.run(items, self._settings.rescue_below)
+            done = await exchange.run(items, self._settings.rescue_below)
         except SearchError as error:
             status = degraded(Reason.UPSTREAM)
             self._record(target, [Decision(status)] * len(items), status, items)

@@ -1,0 +1,136 @@
+"""What the shim knows of indices, and whom it asks."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from gram_plugin.serve.deadline import Deadline
+from gram_plugin.serve.http import Upstream, UpstreamAnswer
+from gram_plugin.serve.indices import IndexNames, IndexTerms, Indices, finding_of
+from gram_plugin.serve.status import NotEnriched, Reason, Status, degraded, off
+
+SHOP = IndexNames("shop")
+LATER = Deadline.after(60_000)
+
+
+@pytest.fixture
+def now() -> list[float]:
+    """The time, for the test to turn."""
+    return [0.0]
+
+
+@pytest.fixture
+async def indices(opensearch_url: str, now: list[float]) -> AsyncIterator[Indices]:
+    """Indices of the fake OpenSearch, read again after 60 s."""
+    async with Upstream(opensearch_url) as upstream:
+        made = Indices(upstream, "g1", 60, lambda: now[0])
+        yield made
+        await made.close()
+
+
+async def status_of(indices: Indices, headers: list[tuple[bytes, bytes]]) -> Status | IndexTerms:
+    """Terms or why there are none."""
+    try:
+        return await indices.terms(SHOP, headers, LATER)
+    except NotEnriched as end:
+        return end.status
+
+
+async def test_terms_are_read_once_for_all_at_one_time(indices: Indices, opensearch: Any) -> None:
+    """Ten searches at once make one look-up, and get λ = strength · score scale."""
+    found = await asyncio.gather(*(indices.terms(SHOP, [], LATER) for _ in range(10)))
+    assert (found, len(opensearch.seen)) == ([IndexTerms("g1", 2.0, weighted=True)] * 10, 1)
+    assert opensearch.seen[0].target == b"/shop/_mapping"
+
+
+async def test_old_terms_serve_while_they_are_read_again(
+    indices: Indices, opensearch: Any, opensearch_url: str, client: Any, index_mapping: Any, now: list[float]
+) -> None:
+    """After its age an entry still answers at once, and what is read meanwhile answers next."""
+    await indices.terms(SHOP, [], LATER)
+    opensearch.mappings = {"shop": index_mapping(strength=1.0)}
+    now[0] = 61.0
+    stale = await indices.terms(SHOP, [], Deadline.after(0))
+    while (fresh := await indices.terms(SHOP, [], LATER)) == stale:
+        await client(opensearch_url + "/elsewhere")
+    assert (stale.points, fresh.points) == (2.0, 4.0)
+
+
+async def test_a_refusal_is_remembered_for_its_caller_alone(
+    indices: Indices, opensearch: Any, now: list[float]
+) -> None:
+    """One caller's 403 answers that caller for some seconds, and nobody else."""
+    mine, other = [(b"authorization", b"a")], [(b"Authorization", b"b")]
+    opensearch.mapping_status = 403
+    refused = [await status_of(indices, mine) for _ in range(2)]
+    asked = len(opensearch.seen)
+    opensearch.mapping_status = 200
+    allowed = await status_of(indices, other)
+    assert (refused, asked, allowed) == ([off(Reason.FORBIDDEN)] * 2, 1, IndexTerms("g1", 2.0, weighted=True))
+
+
+async def test_a_finding_that_is_about_to_change_is_soon_asked_again(
+    indices: Indices, opensearch: Any, index_mapping: Any, now: list[float]
+) -> None:
+    """After `gram calibrate` codes come within seconds, not after the full age."""
+    opensearch.mappings = {"shop": index_mapping(calibrated=False)}
+    before = await status_of(indices, [])
+    opensearch.mappings = {"shop": index_mapping()}
+    now[0] = 5.0
+    assert (before, await status_of(indices, [])) == (off(Reason.UNCALIBRATED), IndexTerms("g1", 2.0, weighted=True))
+
+
+async def test_only_what_a_look_up_needs_goes_with_it(indices: Indices, opensearch: Any) -> None:
+    """Credentials and tracing ids go; what describes the search's body or answer does not."""
+    sent = [(b"authorization", b"a"), (b"x-opaque-id", b"7"), (b"content-type", b"x"), (b"content-length", b"9")]
+    await indices.terms(SHOP, [*sent, (b"accept-encoding", b"br"), (b"host", b"h")], LATER)
+    kept = [pair for pair in opensearch.seen[0].headers if pair[0] != b"host"]
+    assert kept == [(b"authorization", b"a"), (b"x-opaque-id", b"7")]
+
+
+async def test_an_unreachable_opensearch_is_told() -> None:
+    """A look-up that fails is no error."""
+    async with Upstream("http://127.0.0.1:9") as upstream:
+        assert await status_of(Indices(upstream, "g1", 60), []) == degraded(Reason.LOOKUP_FAILED)
+
+
+def answer(status: int, document: Any) -> UpstreamAnswer:
+    """An answer of OpenSearch."""
+    return UpstreamAnswer(status, (), json.dumps(document).encode())
+
+
+def test_several_indices_share_the_smallest_lambda(index_mapping: Any) -> None:
+    """And weights count only where all map them."""
+    plain = index_mapping(strength=0.25)
+    del plain["mappings"]["properties"]["gram"]["properties"]["weights"]
+    found = finding_of(answer(200, {"a": index_mapping(strength=2.0), "b": plain}), "g1")
+    assert found == IndexTerms("g1", 1.0, weighted=False)
+
+
+@pytest.mark.parametrize(
+    ("status", "document", "expected"),
+    [
+        (200, {}, off(Reason.NO_MAPPING)),
+        (200, {"a": {}}, off(Reason.NO_MAPPING)),
+        (404, {"error": "x"}, off(Reason.NO_MAPPING)),
+        (401, {}, off(Reason.FORBIDDEN)),
+        (403, {}, off(Reason.FORBIDDEN)),
+        (429, {}, degraded(Reason.LOOKUP_FAILED)),
+        (503, {}, degraded(Reason.LOOKUP_FAILED)),
+    ],
+)
+def test_answers_without_terms_say_why(status: int, document: Any, expected: Status) -> None:
+    """Each way to have no terms has its reason."""
+    assert finding_of(answer(status, document), "g1") == expected
+
+
+@pytest.mark.parametrize("strength", [0, -1, "x", None, float("1e308")])
+def test_a_broken_calibration_counts_as_none(index_mapping: Any, strength: Any) -> None:
+    """λ must be a finite number above zero."""
+    document = {"a": index_mapping(strength=strength)}
+    assert finding_of(answer(200, document), "g1") == off(Reason.UNCALIBRATED)
