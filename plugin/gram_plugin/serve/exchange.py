@@ -62,6 +62,7 @@ class Exchange:
         self._kind = kind
         self._original = original
         self._text = text
+        self._opened: list[UpstreamStream] = []
 
     async def run(self, items: Sequence[Item], rescue_below: int) -> Exchanged:
         """Sends the searches and falls back to the lexical ones wherever codes would do harm.
@@ -69,6 +70,14 @@ class Exchange:
         Raises:
             SearchError: OpenSearch gave no answer.
         """
+        try:
+            return await self._run(items, rescue_below)
+        except BaseException:  # a hang-up too: no answer may be left open
+            for stream in self._opened:
+                stream.close()
+            raise
+
+    async def _run(self, items: Sequence[Item], rescue_below: int) -> Exchanged:
         decisions = await self._enricher.decide(items, self._request.headers.raw)
         stream = await self._send(items, decisions)
         if await self._is_refused(stream, decisions):
@@ -115,7 +124,9 @@ class Exchange:
         else:
             headers = [pair for pair in headers if pair[0] != b"content-encoding"]
         with self._route.seconds.time():
-            return await self._route.upstream.open(self._request.method, target, headers, body)
+            stream = await self._route.upstream.open(self._request.method, target, headers, body)
+        self._opened.append(stream)
+        return stream
 
     async def _is_refused(self, stream: UpstreamStream, decisions: Sequence[Decision]) -> bool:
         """Whether OpenSearch could not run a search as it was enriched."""

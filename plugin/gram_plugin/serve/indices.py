@@ -146,13 +146,15 @@ def finding_of(answer: UpstreamAnswer, generation: str) -> Finding:
     Indices with different λ share the smallest: codes then weigh too little in some, never too much.
 
     Raises:
-        ValueError: a successful answer is no JSON.
+        ValueError: a successful answer is no JSON object.
     """
     if answer.status in (401, 403):
         return off(Reason.FORBIDDEN)
     if answer.status >= 500 or answer.status == 429:
         return degraded(Reason.LOOKUP_FAILED)
     indices = json.loads(answer.body) if answer.status == 200 else {}
+    if not isinstance(indices, dict):
+        raise ValueError("a mapping answer is no object")
     found = [_of_index(_at(mapping, "mappings"), generation) for mapping in indices.values()]
     terms = [item for item in found if isinstance(item, IndexTerms)]
     if not found:

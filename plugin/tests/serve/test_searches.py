@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gram_plugin.search.query import Mode
@@ -58,7 +58,8 @@ def test_everything_else_is_none(method: str, path: bytes) -> None:
     assert target_of(method, path, b"") is None
 
 
-@given(st.dictionaries(st.text(), JSON))
+@settings(max_examples=30)
+@given(st.dictionaries(st.text(), JSON, max_size=3))
 def test_a_body_without_ext_gram_stays_byte_for_byte(document: dict[str, Any]) -> None:
     """Whatever a body says, its lexical form is itself."""
     document.pop("ext", None)
