@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import socket
 from collections.abc import Callable
 
@@ -37,7 +38,7 @@ def log_json_lines(level: int = logging.INFO) -> None:
 
 
 def run_program(app: ASGIApp, settings: ServerSettings, say: Callable[[str], None]) -> None:
-    """Serves until SIGINT or SIGTERM, then lets running requests end for at most `shutdown_s`.
+    """Serves until SIGINT or SIGTERM, then lets running requests end for at most `shutdown_s`; main thread only.
 
     Raises:
         ConfigError: the address cannot be listened on.
@@ -45,6 +46,9 @@ def run_program(app: ASGIApp, settings: ServerSettings, say: Callable[[str], Non
     with _listen(settings) as listener:
         host, port = listener.getsockname()[:2]
         say(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}")
+        # uvicorn ends gracefully and then raises the signal again, which would count as a crash.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)
         uvicorn.Server(_config(app, settings)).run(sockets=[listener])
 
 

@@ -1,0 +1,71 @@
+"""The verb `gram shim` as an operator runs it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gram_plugin.errors import BundleError, ConfigError
+from gram_plugin.serve.settings import ShimSettings
+from gram_plugin.serve.verbs import open_model
+
+
+async def start(*arguments: str) -> asyncio.subprocess.Process:
+    """A `gram shim` in a process of its own."""
+    command = [sys.executable, "-c", "from gram_plugin.cli import main; main()", "shim", *arguments]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("GRAM_")}
+    return await asyncio.create_subprocess_exec(*command, env=environment, stderr=asyncio.subprocess.PIPE)
+
+
+async def until_listening(process: asyncio.subprocess.Process) -> list[str]:
+    """What it printed up to the line with its address."""
+    assert process.stderr is not None
+    lines: list[str] = []
+    while not lines or not lines[-1].startswith("listening on "):
+        line = (await process.stderr.readline()).decode()
+        assert line, lines
+        lines.append(line.strip())
+    return lines
+
+
+async def test_it_prints_its_settings_serves_and_ends_on_sigterm(
+    client: Any, opensearch: Any, opensearch_url: str, tmp_path: Path
+) -> None:
+    """A bundle that is not there makes it a marked plain proxy; SIGTERM ends it without an error."""
+    process = await start("--url", opensearch_url, "--port", "0", "--bundle", str(tmp_path / "none"))
+    lines = await until_listening(process)
+    url = lines[-1].removeprefix("listening on ")
+    got = await client.search(url + "/shop/_search", {"query": {"match": {"t": "x"}}})
+    process.send_signal(signal.SIGTERM)
+    _, rest = await process.communicate()
+    assert lines[0] == f"upstream_url = {opensearch_url}"
+    assert [json.loads(line)["level"] for line in lines if line.startswith("{")] == ["ERROR"]
+    assert (got.status, got.status_header, process.returncode) == (200, "degraded; reason=no-model", 0)
+    searches = [json.loads(line) for line in rest.decode().splitlines() if '"event"' in line]
+    assert [(line["status"], line["reason"]) for line in searches] == [("degraded", "no-model")]
+
+
+async def test_a_port_that_is_taken_is_one_line_and_a_way_out(opensearch_url: str) -> None:
+    """The message names the address, the exit code is that of a wrong setting."""
+    port = opensearch_url.rpartition(":")[2]
+    process = await start("--url", opensearch_url, "--port", port)
+    _, text = await process.communicate()
+    found, step = text.decode().strip().splitlines()[-2:]
+    assert found.startswith(f"error: cannot listen on 127.0.0.1:{port}: Address already in use")
+    assert (step.startswith("next:  choose another address with --host and --port"), process.returncode) == (True, 2)
+
+
+def test_a_required_model_is_required(tmp_path: Path) -> None:
+    """With `require_model` a missing bundle stops the start instead of making a plain proxy."""
+    wanted = {"upstream_url": "http://h", "require_model": True}
+    with pytest.raises(ConfigError, match="no bundle is set"):
+        open_model(ShimSettings(**wanted))
+    with pytest.raises(BundleError, match="missing"):
+        open_model(ShimSettings(**wanted, bundle=tmp_path / "none"))
