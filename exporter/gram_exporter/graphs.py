@@ -11,12 +11,13 @@ import logging
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import onnxruntime as ort
+import torch
 from torch.jit._trace import TracerWarning
 from transformers import AutoModelForSeq2SeqLM
 
@@ -45,8 +46,10 @@ def load_model(model_folder: Path) -> Any:
     return model.float().eval()
 
 
-def export_graphs(model_folder: Path, staging: Path) -> dict[str, Graph]:
+def export_graphs(model_folder: Path, staging: Path, columns: Sequence[int]) -> dict[str, Graph]:
     """Writes `encoder.onnx` and the merged `decoder.onnx` (fp32, with cache) and reads their signatures.
+
+    The decoder answers only for the tokens `columns`, in their order: decoding reads no others.
 
     Raises:
         ExportError: the model cannot be loaded, or optimum cannot export it.
@@ -56,6 +59,7 @@ def export_graphs(model_folder: Path, staging: Path) -> dict[str, Graph]:
 
     staging.mkdir(parents=True, exist_ok=True)
     model = load_model(model_folder)
+    narrow_output(model, columns)
     with tempfile.TemporaryDirectory(dir=staging) as written, quiet():
         _export(onnx_export_from_model, model, Path(written))
         for source, target in _WRITTEN_AS.items():
@@ -109,6 +113,28 @@ def _ignore_tracing_warnings() -> None:
 def _not_about_preprocessing(record: logging.LogRecord) -> bool:
     # Our graphs have their constants folded already; onnxruntime recommends it on every call.
     return "pre-processing" not in record.getMessage()
+
+
+def narrow_output(model: Any, columns: Sequence[int]) -> None:
+    """Leaves the output layer only the rows of `columns`; it is no longer tied to the embedding.
+
+    Raises:
+        ExportError: the model's output layer is not linear.
+    """
+    output = model.get_output_embeddings()
+    if not isinstance(output, torch.nn.Linear):
+        raise ExportError(
+            f"the output layer {type(output).__name__} is not linear", next_step="train a T5 or BART model"
+        )
+    chosen = torch.tensor(columns)
+    narrow = torch.nn.Linear(output.in_features, len(columns), bias=output.bias is not None)
+    with torch.no_grad():
+        narrow.weight.copy_(output.weight[chosen])  # [columns, width]
+        if output.bias is not None:
+            narrow.bias.copy_(output.bias[chosen])  # [columns]
+    model.set_output_embeddings(narrow)
+    if hasattr(model, "final_logits_bias"):  # BART adds one after its output layer
+        model.final_logits_bias = model.final_logits_bias[:, chosen]  # [1, columns]
 
 
 def _export(export: Callable[..., None], model: Any, target: Path) -> None:

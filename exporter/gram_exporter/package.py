@@ -28,6 +28,8 @@ from gram_plugin.contract.bundle import (
     Bundle,
     Graph,
     Manifest,
+    attributes_of,
+    read_codebook,
     write_bundle,
     write_calibration,
 )
@@ -88,7 +90,9 @@ class _Exporting:
     def checked(self, precision: str) -> OnnxGenerator:
         """Graphs that passed the parity gate, in a bundle that is not calibrated yet."""
         self._progress("exporting graphs", 0.0)
-        exact = self._draft("fp32", export_graphs(self._training / MODEL, self._room / "fp32"))
+        attributes = len(attributes_of(read_codebook(self._training / CODEBOOK)))
+        columns = parity.code_tokens(self._record.tokens, attributes)
+        exact = self._draft("fp32", export_graphs(self._training / MODEL, self._room / "fp32", columns))
         self._progress("comparing with the trained model", 0.3)
         expected = parity.references(load_model(self._training / MODEL), exact, self._texts)
         self._parity["fp32"] = asdict(parity.check_parity(expected, exact, parity.FP32))

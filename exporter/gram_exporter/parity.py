@@ -6,7 +6,8 @@ Both walk the same beams, so their logits can be compared number by number.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 from transformers.modeling_outputs import BaseModelOutput
 
 from gram_exporter.record import CalibrationText
-from gram_plugin.contract.bundle import attributes_of
+from gram_plugin.contract.bundle import Tokens, attributes_of
 from gram_plugin.contract.codes import MAX_CODES
 from gram_plugin.decode.beam import Ranking, Steps, search
 from gram_plugin.decode.generator import OnnxGenerator
@@ -59,27 +60,35 @@ class ParityReport:
     common_codes: float
 
 
+def code_tokens(tokens: Tokens, attributes: int) -> list[int]:
+    """The tokens of codes in order of the exported graph's columns: `eos`, then the attributes."""
+    return [tokens.eos, *range(tokens.first_attribute, tokens.first_attribute + attributes)]
+
+
 class TorchSteps:
     """The trained model as the `Steps` of a beam search, slow and obvious: no cache at all."""
 
-    def __init__(self, model: Any, batch: Batch, start: int) -> None:
+    def __init__(self, model: Any, batch: Batch, tokens: Tokens, attributes: int) -> None:
         self._model = model
+        self._offset = tokens.first_attribute - 1
+        self._columns = code_tokens(tokens, attributes)
         self._mask = torch.from_numpy(batch.mask)  # [texts, tokens]
         with torch.no_grad():
             encoder = model.get_encoder()
             self._hidden = encoder(input_ids=torch.from_numpy(batch.ids), attention_mask=self._mask).last_hidden_state
         self._text = torch.arange(len(batch.ids))  # [rows]
-        self._prefix = torch.full((len(batch.ids), 1), start)  # [rows, steps]
+        self._prefix = torch.full((len(batch.ids), 1), tokens.decoder_start)  # [rows, steps]
 
     def first(self) -> Float32Array:
-        """Logits [texts, vocabulary] of the first token."""
+        """Logits [texts, columns] of the first token."""
         return self._logits()
 
     def next(self, rows: IntArray, tokens: IntArray) -> Float32Array:
-        """Logits [beams, vocabulary] after `tokens`; beam i goes on from row `rows[i]`."""
+        """Logits [beams, columns] after `tokens`; beam i goes on from row `rows[i]`."""
         chosen = torch.from_numpy(rows)
         self._text = self._text[chosen]  # [beams]
-        self._prefix = torch.cat([self._prefix[chosen], torch.from_numpy(tokens)[:, None]], dim=1)  # [beams, steps]
+        written = torch.from_numpy(tokens)[:, None] + self._offset  # [beams, 1]
+        self._prefix = torch.cat([self._prefix[chosen], written], dim=1)  # [beams, steps]
         return self._logits()
 
     def _logits(self) -> Float32Array:
@@ -90,7 +99,7 @@ class TorchSteps:
                 decoder_input_ids=self._prefix,
                 use_cache=False,
             )
-        logits: Float32Array = found.logits[:, -1].numpy()
+        logits: Float32Array = found.logits[:, -1, self._columns].numpy()
         return logits
 
 
@@ -115,19 +124,18 @@ class Reference:
 class _Tracing:
     """Follows a model and keeps what it was asked and what it answered."""
 
-    def __init__(self, steps: Steps, columns: IntArray) -> None:
+    def __init__(self, steps: Steps) -> None:
         self._steps = steps
-        self._columns = columns
         self.trace: list[TracedStep] = []
 
     def first(self) -> Float32Array:
         logits = self._steps.first()
-        self.trace.append(TracedStep(None, None, logits[:, self._columns]))
+        self.trace.append(TracedStep(None, None, logits))
         return logits
 
     def next(self, rows: IntArray, tokens: IntArray) -> Float32Array:
         logits = self._steps.next(rows, tokens)
-        self.trace.append(TracedStep(rows, tokens, logits[:, self._columns]))
+        self.trace.append(TracedStep(rows, tokens, logits))
         return logits
 
 
@@ -138,7 +146,8 @@ def references(model: Any, generator: OnnxGenerator, texts: Sequence[Calibration
         ExportError: no text has a word.
     """
     framed = [generator.frame(item.text, item.role) for item in _sample(texts)]
-    found = [_reference(model, generator, ids) for ids in framed if ids]
+    with _one_thread():
+        found = [_reference(model, generator, ids) for ids in framed if ids]
     if not found:
         raise ExportError("parity needs at least one text with words", next_step="train on texts with words")
     return found
@@ -176,10 +185,21 @@ def measure_parity(expected: Sequence[Reference], generator: OnnxGenerator) -> P
     )
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Small matrices gain nothing from more threads, and on a busy machine those wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _reference(model: Any, generator: OnnxGenerator, ids: Sequence[int]) -> Reference:
     tokens = generator.manifest.tokens
-    steps = TorchSteps(model, Batch.of([ids], tokens.pad), tokens.decoder_start)
-    tracing = _Tracing(steps, _columns(generator))
+    steps = TorchSteps(model, Batch.of([ids], tokens.pad), tokens, len(attributes_of(generator.codebook)))
+    tracing = _Tracing(steps)
     ranking = search(generator.trie, tracing, 1, width=generator.beam_width, limit=MAX_CODES)[0]
     return Reference(ids, ranking, tracing.trace)
 
@@ -190,9 +210,9 @@ def _ranked(generator: OnnxGenerator, ids: Sequence[int]) -> Ranking:
 
 def _differences(generator: OnnxGenerator, expected: Reference) -> Float32Array:
     """Sends a generator down the reference's beams; all differences of logits in one row."""
-    steps, columns = _steps(generator, expected.ids), _columns(generator)
+    steps = _steps(generator, expected.ids)
     parts = [
-        (steps.first() if step.rows is None or step.tokens is None else steps.next(step.rows, step.tokens))[:, columns]
+        (steps.first() if step.rows is None or step.tokens is None else steps.next(step.rows, step.tokens))
         - step.logits
         for step in expected.trace
     ]
@@ -205,13 +225,7 @@ def _spread(expected: Reference) -> Float32Array:
 
 
 def _steps(generator: OnnxGenerator, ids: Sequence[int]) -> Steps:
-    tokens = generator.manifest.tokens
-    return generator.session.read(Batch.of([ids], tokens.pad), start=tokens.decoder_start)
-
-
-def _columns(generator: OnnxGenerator) -> IntArray:
-    tokens = generator.manifest.tokens
-    return np.array([tokens.eos, *(tokens.first_attribute + np.arange(len(attributes_of(generator.codebook))))])
+    return generator.steps(Batch.of([ids], generator.manifest.tokens.pad))
 
 
 def _sample(texts: Sequence[CalibrationText]) -> Sequence[CalibrationText]:

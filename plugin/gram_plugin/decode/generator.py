@@ -19,8 +19,8 @@ from gram_plugin.contract.bundle import (
 from gram_plugin.contract.codes import MAX_CODES, Role, ScoredCode
 from gram_plugin.contract.text import MAX_QUERY_CHARS
 from gram_plugin.decode.beam import Ranking, search
-from gram_plugin.decode.session import Batch, Seq2SeqSession
-from gram_plugin.decode.trie import Trie, trie_of
+from gram_plugin.decode.session import Batch, DecoderSteps, Seq2SeqSession
+from gram_plugin.decode.trie import Columns, Trie, trie_of
 from gram_plugin.errors import BundleError, DecodeError
 
 _REMAKE = "make the bundle again with `gram export`"
@@ -33,6 +33,7 @@ class OnnxGenerator:
     bundle: Bundle
     tokenizer: Tokenizer
     session: Seq2SeqSession
+    columns: Columns
     trie: Trie
     beam_width: int
 
@@ -50,8 +51,9 @@ class OnnxGenerator:
         """Serves a bundle that is open already; raises like `open`."""
         tokenizer = _open_tokenizer(bundle.file(TOKENIZER))
         session = Seq2SeqSession.open(bundle, threads=threads)
-        _check_vocabulary(bundle, tokenizer, session.vocabulary)
-        return cls(bundle, tokenizer, session, trie_of(bundle.codebook, bundle.manifest.tokens), beam_width)
+        columns = Columns.of(bundle.manifest.tokens, len(attributes_of(bundle.codebook)), session.vocabulary)
+        _check_vocabulary(bundle, tokenizer, session.vocabulary, columns)
+        return cls(bundle, tokenizer, session, columns, trie_of(bundle.codebook, columns), beam_width)
 
     @property
     def generation(self) -> str:
@@ -93,6 +95,10 @@ class OnnxGenerator:
                 rankings[place] = ranking
         return rankings
 
+    def steps(self, batch: Batch) -> DecoderSteps:
+        """The model that has read a batch, ready to write."""
+        return self.session.read(batch, start=self.manifest.tokens.decoder_start, offset=self.columns.offset)
+
     def frame(self, text: str, role: Role) -> list[int]:
         """The model's input for a rendered text; empty when the text has no token."""
         most = MAX_QUERY_CHARS if role is Role.QUERY else self.manifest.rendering.max_chars
@@ -107,9 +113,8 @@ class OnnxGenerator:
         return [[place] for place in places]
 
     def _search(self, batch: Batch, limit: int) -> list[Ranking]:
-        steps = self.session.read(batch, start=self.manifest.tokens.decoder_start)
         width = max(self.beam_width, limit)
-        return search(self.trie, steps, len(batch.ids), width=width, limit=limit)
+        return search(self.trie, self.steps(batch), len(batch.ids), width=width, limit=limit)
 
     def _scored(self, ranking: Ranking, role: Role) -> list[ScoredCode]:
         probabilities = self.bundle.calibration[role].at(ranking.log_probability)
@@ -128,14 +133,14 @@ def _open_tokenizer(path: Path) -> Tokenizer:
     return tokenizer
 
 
-def _check_vocabulary(bundle: Bundle, tokenizer: Tokenizer, vocabulary: int) -> None:
+def _check_vocabulary(bundle: Bundle, tokenizer: Tokenizer, vocabulary: int, columns: Columns) -> None:
     """Text, attributes and logits must share one numbering; each role needs a prompt."""
     tokens = bundle.manifest.tokens
-    end = tokens.first_attribute + len(attributes_of(bundle.codebook))
+    end = columns.first_attribute + len(attributes_of(bundle.codebook))
     if tokenizer.get_vocab_size() > tokens.first_attribute:
         _contradiction(bundle, f"{tokenizer.get_vocab_size()} text tokens, attributes from {tokens.first_attribute}")
     if end > vocabulary:
-        _contradiction(bundle, f"attributes up to token {end - 1}, logits for {vocabulary}")
+        _contradiction(bundle, f"attributes up to column {end - 1}, logits of {vocabulary} columns")
     missing = [role.value for role in Role if role.value not in tokens.prompts]
     if missing:
         _contradiction(bundle, f"no prompt for role {', '.join(missing)}")

@@ -78,21 +78,22 @@ class Seq2SeqSession:
             raise BundleError(f"{decoder.file}: the last axis of 'logits' must be a number", next_step=_REMAKE)
         return cls(_open(bundle, encoder, threads), _open(bundle, decoder, threads), past, vocabulary)
 
-    def read(self, batch: Batch, *, start: int) -> DecoderSteps:
-        """Runs the encoder; the decoder will begin with token `start`."""
+    def read(self, batch: Batch, *, start: int, offset: int = 0) -> DecoderSteps:
+        """Runs the encoder; the decoder will begin with token `start`, and add `offset` to tokens that it is given."""
         feed = {"input_ids": batch.ids, "attention_mask": batch.mask}
         hidden = _run(self.encoder, ["last_hidden_state"], feed)[0]  # [texts, tokens, width]
-        return DecoderSteps(self, batch.mask, hidden, start)
+        return DecoderSteps(self, batch.mask, hidden, start, offset)
 
 
 class DecoderSteps:
     """The decoder's state for one batch of texts; the `Steps` of `beam.search`."""
 
-    def __init__(self, session: Seq2SeqSession, mask: IntArray, hidden: Float32Array, start: int) -> None:
+    def __init__(self, session: Seq2SeqSession, mask: IntArray, hidden: Float32Array, start: int, offset: int) -> None:
         self._session = session
         self._mask = mask  # [texts, tokens]
         self._hidden = hidden  # [texts, tokens, width]
         self._start = start
+        self._offset = offset
         self._text_of_row = np.arange(len(mask))  # [rows]
         self._self_cache: Cache = {}  # each [rows, heads, steps, head width]
         self._cross_cache: Cache = {}  # each [texts, heads, tokens, head width]
@@ -118,7 +119,7 @@ class DecoderSteps:
         """Logits [beams, vocabulary] after `tokens` [beams]; beam i goes on from row `rows[i]`."""
         self._text_of_row = self._text_of_row[rows]  # [beams]
         feed = {
-            "input_ids": tokens[:, None],  # [beams, 1]
+            "input_ids": tokens[:, None] + self._offset,  # [beams, 1]
             "encoder_attention_mask": self._mask[self._text_of_row],  # [beams, tokens]
             "encoder_hidden_states": self._hidden,  # not read any more: the cross cache holds what it needs
             "use_cache_branch": np.array([True]),

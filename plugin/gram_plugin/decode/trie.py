@@ -36,7 +36,7 @@ class Trie:
     """Codes as paths of tokens; node 0 is the root."""
 
     offsets: Int32Array  # [nodes + 1]
-    tokens: Int32Array  # [edges] token id
+    tokens: Int32Array  # [edges] token, counted in columns of the logits
     targets: Int32Array  # [edges] node, or ~code where a code ends
 
     @classmethod
@@ -56,7 +56,27 @@ class Trie:
         return Edges(row, start, self.tokens[index].astype(np.int64), self.targets[index].astype(np.int64))
 
 
-def trie_of(codebook: Sequence[CodebookEntry], tokens: Tokens) -> Trie:
+@dataclass(frozen=True)
+class Columns:
+    """Where the logits have the tokens of codes; the trie counts in columns.
+
+    A graph answers for its whole vocabulary, or for `eos` and the attributes alone, which is all
+    that decoding reads. `offset` turns an attribute's column into the token that the decoder takes.
+    """
+
+    eos: int
+    first_attribute: int
+    offset: int
+
+    @classmethod
+    def of(cls, tokens: Tokens, attributes: int, width: int) -> Columns:
+        """The columns of logits that are `width` wide, for a codebook of so many attributes."""
+        if width == 1 + attributes:
+            return cls(0, 1, tokens.first_attribute - 1)
+        return cls(tokens.eos, tokens.first_attribute, 0)
+
+
+def trie_of(codebook: Sequence[CodebookEntry], columns: Columns) -> Trie:
     """The trie of a bundle's codebook; code i of the trie is entry i.
 
     Raises:
@@ -64,8 +84,8 @@ def trie_of(codebook: Sequence[CodebookEntry], tokens: Tokens) -> Trie:
     """
     if not codebook:
         raise BundleError("the codebook is empty", next_step="train on a catalogue that has attributes")
-    id_of = {attribute: tokens.first_attribute + i for i, attribute in enumerate(attributes_of(codebook))}
-    return Trie.of([[id_of[attribute] for attribute in entry.code.attributes] for entry in codebook], tokens.eos)
+    id_of = {attribute: columns.first_attribute + i for i, attribute in enumerate(attributes_of(codebook))}
+    return Trie.of([[id_of[attribute] for attribute in entry.code.attributes] for entry in codebook], columns.eos)
 
 
 def _table(paths: Sequence[Sequence[int]]) -> Int32Array:

@@ -148,7 +148,6 @@ def test_texts_of_an_int8_bundle_run_one_by_one(edit_manifest: EditManifest) -> 
     ("change", "finding"),
     [
         (lambda manifest: manifest["tokens"].update(first_attribute=200), "260 text tokens, attributes from 200"),
-        (lambda manifest: manifest["tokens"].update(first_attribute=9_000), "attributes up to token 90"),
         (lambda manifest: manifest["tokens"]["prompts"].pop("query"), "no prompt for role query"),
         (lambda manifest: manifest.update(precision="int4"), "precision 'int4', this version runs fp32 and int8"),
     ],
@@ -165,3 +164,9 @@ def test_a_broken_tokenizer_is_refused(replace_file: Callable[[str, bytes], Path
     """A right checksum does not make a tokenizer."""
     with pytest.raises(BundleError, match=r"tokenizer\.json is no tokenizer"):
         OnnxGenerator.open(replace_file("tokenizer.json", b"{}"))
+
+
+def test_logits_that_do_not_reach_the_attributes_are_refused(replace_file: Callable[[str, bytes], Path]) -> None:
+    """A codebook of another training has more attributes than the graph answers for, or fewer."""
+    with pytest.raises(BundleError, match=r"attributes up to column \d+, logits of \d+ columns"):
+        OnnxGenerator.open(replace_file("codebook.tsv", b"type=notebook\t3\n"))

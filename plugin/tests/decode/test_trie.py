@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gram_plugin.contract.bundle import CodebookEntry, Tokens
 from gram_plugin.contract.codes import Code
-from gram_plugin.decode.trie import Trie, trie_of
+from gram_plugin.decode.trie import Columns, Trie, trie_of
 from gram_plugin.errors import BundleError
 
 EOS = 1
@@ -68,10 +68,20 @@ def test_a_code_that_nothing_can_follow_ends_without_a_step_of_its_own() -> None
 def test_attributes_are_numbered_in_canonical_order() -> None:
     """Token ids follow type, then value, whatever the order of the codebook."""
     codebook = [CodebookEntry(Code.parse(text), 1) for text in ("type=b|brand=x", "brand=a", "type=a")]
-    assert walk(trie_of(codebook, TOKENS)) == {0: (11, 13), 1: (12,), 2: (10,)}
+    assert walk(trie_of(codebook, Columns(EOS, 10, 0))) == {0: (11, 13), 1: (12,), 2: (10,)}
 
 
 def test_an_empty_codebook_is_refused() -> None:
     """Nothing could be written, so the bundle is of no use."""
     with pytest.raises(BundleError, match="codebook is empty"):
-        trie_of([], TOKENS)
+        trie_of([], Columns(EOS, 10, 0))
+
+
+def test_logits_for_codes_alone_are_counted_from_the_end_token() -> None:
+    """One column for the end token, then one for each attribute; the offset gives back the token."""
+    assert Columns.of(TOKENS, attributes=4, width=5) == Columns(eos=0, first_attribute=1, offset=9)
+
+
+def test_logits_for_the_whole_vocabulary_are_counted_in_tokens() -> None:
+    """Any other width is that of the vocabulary."""
+    assert Columns.of(TOKENS, attributes=4, width=14) == Columns(eos=EOS, first_attribute=10, offset=0)

@@ -1,0 +1,126 @@
+"""From a training folder to a bundle that opens, or to an error that leaves the old bundle alone."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from gram_exporter.package import export_bundle
+from gram_exporter.parity import Tolerance
+from gram_exporter.record import CALIBRATION_TEXTS, RECORD, read_record
+from gram_plugin.contract.bundle import REQUIRED_FILES, Bundle, open_bundle
+from gram_plugin.contract.codes import MAX_CODES, Role
+from gram_plugin.decode.generator import OnnxGenerator
+from gram_plugin.errors import ExportError
+
+IMPOSSIBLE = Tolerance(logits=0.0, same_best_code=1.0, common_codes=1.0)
+
+
+@pytest.fixture
+def training(tiny_training: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny training that a test may spoil."""
+    return Path(shutil.copytree(tiny_training, tmp_path / "training"))
+
+
+def test_a_bundle_carries_what_training_recorded(tiny_training: Path, small_bundle: Bundle) -> None:
+    """Generation, rendering, tokens, source and licence come from the record, figures are added to."""
+    record, manifest = read_record(tiny_training), small_bundle.manifest
+    assert (manifest.generation, manifest.architecture, manifest.rendering, manifest.id_field, manifest.tokens) == (
+        record.generation,
+        record.architecture,
+        record.rendering,
+        record.id_field,
+        record.tokens,
+    )
+    assert (manifest.data_source, manifest.data_licence) == (record.data_source, record.data_licence)
+    assert manifest.precision == "int8"
+    assert sorted(manifest.files) == sorted(REQUIRED_FILES)
+
+
+def test_figures_tell_parity_and_calibration(small_bundle: Bundle) -> None:
+    """Both precisions were compared, both roles were calibrated."""
+    figures = small_bundle.manifest.figures["export"]
+    assert set(figures["parity"]) == {"fp32", "int8"}
+    assert set(figures["parity"]["int8"]) == {
+        "texts",
+        "logits",
+        "greatest_difference",
+        "same_best_code",
+        "common_codes",
+    }
+    assert {role: set(found) for role, found in figures["calibration"].items()} == {
+        role.value: {"pairs", "expected_error_before", "expected_error_after"} for role in Role
+    }
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_an_exported_bundle_writes_codes(precision: str, exact_bundle: Bundle, small_bundle: Bundle) -> None:
+    """Opened from its folder, checked whole, in both precisions."""
+    path = {"fp32": exact_bundle, "int8": small_bundle}[precision].path
+    generator = OnnxGenerator.open(path)
+    found = generator.generate(["type 1", "a longer text about colour 3"], Role.QUERY)
+    assert [len(codes) for codes in found] == [MAX_CODES, MAX_CODES]
+    assert generator.generate(["type 1"], Role.QUERY) == found[:1] or precision == "fp32"
+
+
+def test_progress_goes_from_nothing_to_all(tiny_training: Path, tmp_path: Path) -> None:
+    """Each stage is told once, in order, and nothing is left beside the bundle."""
+    told: list[tuple[str, float]] = []
+    export_bundle(tiny_training, tmp_path / "out" / "bundle", progress=lambda *stage: told.append(stage))
+    assert [stage for stage, _ in told] == [
+        "exporting graphs",
+        "comparing with the trained model",
+        "quantising",
+        "calibrating",
+        "bundle ready",
+    ]
+    shares = [share for _, share in told]
+    assert shares == sorted(shares)
+    assert (shares[0], shares[-1]) == (0.0, 1.0)
+    assert [item.name for item in (tmp_path / "out").iterdir()] == ["bundle"]
+
+
+def test_a_model_that_fails_the_gate_leaves_the_old_bundle(
+    tiny_training: Path, exact_bundle: Bundle, tmp_path: Path
+) -> None:
+    """The error names the way out, the folder is as before, and no staging is left."""
+    old = Path(shutil.copytree(exact_bundle.path, tmp_path / "bundle"))
+    with pytest.raises(ExportError, match="int8 graphs do not say") as caught:
+        export_bundle(tiny_training, old, tolerance=IMPOSSIBLE)
+    assert "--precision fp32" in caught.value.next_step
+    assert open_bundle(old).manifest == exact_bundle.manifest
+    assert [item.name for item in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_an_unknown_precision_is_refused(tiny_training: Path, tmp_path: Path) -> None:
+    """Before anything is done."""
+    with pytest.raises(ExportError, match="precision 'int4' is unknown"):
+        export_bundle(tiny_training, tmp_path / "bundle", precision="int4")
+
+
+def test_an_unfinished_training_is_refused(training: Path, tmp_path: Path) -> None:
+    """The record is what training writes last."""
+    (training / RECORD).unlink()
+    with pytest.raises(ExportError, match="no record of a finished training"):
+        export_bundle(training, tmp_path / "bundle")
+
+
+@pytest.mark.parametrize(
+    ("content", "finding"), [("", "holds no text"), ("{}\n", "cannot be read"), ("no json\n", "cannot be read")]
+)
+def test_calibration_texts_that_cannot_be_used_are_refused(
+    training: Path, tmp_path: Path, content: str, finding: str
+) -> None:
+    """The message names the file."""
+    (training / CALIBRATION_TEXTS).write_text(content, encoding="utf-8")
+    with pytest.raises(ExportError, match=rf"calibration\.jsonl {finding}"):
+        export_bundle(training, tmp_path / "bundle")
+
+
+def test_missing_calibration_texts_are_refused(training: Path, tmp_path: Path) -> None:
+    """A missing file is an error of its own kind, not a traceback."""
+    (training / CALIBRATION_TEXTS).unlink()
+    with pytest.raises(ExportError, match="cannot be read"):
+        export_bundle(training, tmp_path / "bundle")
