@@ -190,3 +190,25 @@ def test_a_sidecar_without_a_usable_bundle_indexes_everything_as_pending(
     assert done.returncode == 0, done.stderr
     assert "1 bulks degraded; reason=no-model" in done.stderr
     assert [found["gram"]["model"] for found in stored(client, index).values()] == ["pending"] * 30
+
+
+def test_with_a_bundle_every_product_is_coded_here_and_the_same_run_again_changes_nothing(
+    node: RunningNode, client: OpenSearch, index: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """Documents carry the bundle's generation; a second run gives the same index but for the times."""
+    bundle = Path(__file__).parents[1] / "plugin/tests/decode/tiny_bundle"
+    generation = json.loads((bundle / "manifest.json").read_text())["generation"]
+    catalogue = write(tmp_path / "products.jsonl", products(40))
+    arguments = [str(catalogue), "--index", index, "--url", node.url, "--bundle", str(bundle), "--id-field", "id"]
+    indices = []
+    for _ in range(2):
+        done = run(tmp_path, environment, *arguments)
+        assert done.returncode == 0, done.stderr
+        assert "40 coded, 0 marked for backfill" in done.stderr
+        found = stored(client, index)
+        for document in found.values():
+            del document["gram"]["at"]
+        indices.append(found)
+    assert indices[0] == indices[1]
+    assert {document["gram"]["model"] for document in indices[0].values()} == {generation}
+    assert len(indices[0]) == 40
