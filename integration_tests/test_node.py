@@ -32,20 +32,24 @@ def wait_until(reached: Callable[[], bool]) -> None:
         os.sched_yield()
 
 
+def status_of(pid: int) -> list[str]:
+    """State, parent and further columns of a process as the kernel gives them; empty when there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
 def exists(pid: int) -> bool:
     """Whether a process runs; one that has ended and waits to be collected does not."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state != "Z"
+    return status_of(pid)[:1] not in ([], ["Z"])
 
 
-def children(pid: int) -> list[int]:
-    """Pids of a process's children, and of theirs."""
-    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
-    direct = [int(line) for line in found.stdout.split()]
-    return [*direct, *(deeper for child in direct for deeper in children(child))]
+def descendants(pid: int) -> list[int]:
+    """Pids of a process's children, each followed by its own."""
+    others = sorted(int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal())
+    direct = [other for other in others if status_of(other)[1:2] == [str(pid)]]
+    return [found for child in direct for found in (child, *descendants(child))]
 
 
 @pytest.fixture
@@ -155,10 +159,10 @@ def test_a_heap_that_java_refuses_is_named() -> None:
 
 def test_a_start_that_takes_too_long_leaves_nothing() -> None:
     """The limit ends the servers too."""
-    before = set(children(os.getpid()))
+    before = set(descendants(os.getpid()))
     with pytest.raises(NodeError, match="had no ports in time"):
         start_node(NodeSettings(start_timeout_s=0.5))
-    assert set(children(os.getpid())) <= before
+    assert set(descendants(os.getpid())) <= before
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
@@ -167,7 +171,7 @@ def test_no_process_outlives_its_parent(gram: Callable[..., subprocess.Popen[str
     program = gram("node", "run", "--java-option", QUICK[0])
     assert program.stdout
     assert program.stdout.readline().startswith("http://127.0.0.1:")
-    pids = children(program.pid)
+    pids = descendants(program.pid)
     assert len(pids) == 2
 
     program.send_signal(number)
@@ -181,7 +185,7 @@ def test_no_server_outlives_its_keeper(gram: Callable[..., subprocess.Popen[str]
     program = gram("node", "run", "--java-option", QUICK[0])
     assert program.stdout
     program.stdout.readline()
-    keeper, server = children(program.pid)
+    keeper, server = descendants(program.pid)
 
     os.kill(keeper, signal.SIGKILL)
 

@@ -71,6 +71,7 @@ def start_detached(
     except BaseException:  # a cluster that nobody can find again must not stay
         node.stop()
         raise
+    node.keeper.returncode = 0  # it outlives us on purpose; otherwise Python warns of a process left running
     return detached
 
 

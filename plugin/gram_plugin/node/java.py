@@ -80,13 +80,16 @@ def find_java(
     wanted = java_range(release)
     if named := environ.get(NAMED_BY_USER):
         return _check_named(Path(named), release, usable)
-    seen = list(_candidates(environ, cache, root, wanted))
-    for java in seen:
+    passed_over = []
+    for java in _candidates(environ, cache, root, wanted):
         if _fits(java, wanted) and usable(java.home):
             return java
+        reach = "" if usable(java.home) else " (out of reach for the server's account)"
+        passed_over.append(f"{_describe(java)} in {java.home}{reach}")
+    found = ", ".join(passed_over) or "no Java at all"
     if install is None:
-        raise _none_fits(release, seen)
-    return _install(release, install, seen)
+        raise _none_fits(release, found)
+    return _install(release, install, found)
 
 
 def read_java(home: Path) -> Java | None:
@@ -134,23 +137,22 @@ def _describe(java: Java) -> str:
     return f"Java {java.major}" if java.full else f"Java {java.major} without module {_LOCALES}"
 
 
-def _none_fits(release: Release, seen: list[Java], reason: str = "") -> JavaError:
-    found = ", ".join(f"{_describe(java)} in {java.home}" for java in seen) or "no Java at all"
+def _none_fits(release: Release, found: str) -> JavaError:
     wanted = java_range(release)
     return JavaError(
-        f"OpenSearch {release.version} needs a full JDK {wanted}; found {found}{reason}",
+        f"OpenSearch {release.version} needs a full JDK {wanted}; found {found}",
         next_step=f"install a JDK {wanted.tested}, or set {NAMED_BY_USER} to the folder of one",
     )
 
 
-def _install(release: Release, install: Installer, seen: list[Java]) -> Java:
+def _install(release: Release, install: Installer, found: str) -> Java:
     try:
         home = install(java_range(release).tested)
     except OSError as error:
-        raise _none_fits(release, seen, f"; fetching one failed: {error}") from error
+        raise _none_fits(release, f"{found}; fetching one failed: {error}") from error
     java = read_java(home)
     if java is None or not _fits(java, java_range(release)):
-        raise _none_fits(release, seen, f"; what was fetched to {home} does not fit")
+        raise _none_fits(release, f"{found}; what was fetched to {home} does not fit")
     return java
 
 
