@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
+from gram_exporter.console import progress_bars, workshop
 from gram_exporter.shop_verbs import register as register_shop
-from gram_plugin.errors import ExtraMissingError
 
 DEFAULT_CONFIG = Path("gram.toml")
 DEFAULT_TRAINING = Path("gram-training")
@@ -34,10 +24,13 @@ _SkipInvalid = Annotated[bool, typer.Option("--skip-invalid", help="Leave broken
 
 def register(app: typer.Typer) -> None:
     """Adds the workshop's verbs to `gram`. Nothing heavy is imported before a verb runs."""
+    from gram_exporter.measuring_verbs import register as register_measuring
+
     app.command("init")(_init)
     app.command("train")(_train)
     app.command("export")(_export)
     register_shop(app)
+    register_measuring(app)
 
 
 def _init(
@@ -74,7 +67,7 @@ def _train(
     settings = load_config(config)
     if minutes is not None:
         settings = replace(settings, training=replace(settings.training, minutes=minutes))
-    with _workshop("train"):
+    with workshop("train"):
         from gram_exporter.train import train
     feedback = positives(settings)
     intake = Intake(settings.catalogue, skip_invalid=skip_invalid)
@@ -82,7 +75,7 @@ def _train(
     _report_counts(console, "lines left out of the catalogue", intake.skipped)
     _report_counts(console, "left out of the click log", feedback.ignored)
     console.print(f"{len(products)} products, {len(feedback.wanted)} queries with feedback")
-    with _progress(console) as report:
+    with progress_bars(console) as report:
         train(products, feedback.wanted, settings, training, resume=resume, progress=report)
     console.print(f"Trained into {training}. Next: gram export --training {training}", soft_wrap=True)
 
@@ -93,10 +86,10 @@ def _export(
     precision: Annotated[str, typer.Option("--precision", help="int8 or fp32.")] = "int8",
 ) -> None:
     """Turn a finished training into the bundle that serving reads, behind the parity gate."""
-    with _workshop("export"):
+    with workshop("export"):
         from gram_exporter.package import export_bundle
     console = Console(stderr=True)
-    with _progress(console) as report:
+    with progress_bars(console) as report:
         export_bundle(
             training,
             bundle,
@@ -104,41 +97,6 @@ def _export(
             progress=lambda stage, share: report(stage, round(100 * share), 100),
         )
     console.print(f"Exported to {bundle}. Next: gram mapping apply INDEX, then gram ingest", soft_wrap=True)
-
-
-@contextmanager
-def _workshop(verb: str) -> Iterator[None]:
-    """Turns a missing torch, transformers or optimum into words."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if (error.name or "gram_").startswith("gram_"):
-            raise
-        raise ExtraMissingError(
-            f"`gram {verb}` needs the extra [exporter]; not installed: {error.name}",
-            next_step="pip install 'gram-opensearch[exporter]'",
-        ) from error
-
-
-@contextmanager
-def _progress(console: Console) -> Iterator[Callable[[str, int, int], None]]:
-    """A bar for each stage, with the time that is left; called with stage, done and total."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as bars:
-        stages: dict[str, TaskID] = {}
-
-        def report(stage: str, done: int, total: int) -> None:
-            if stage not in stages:
-                stages[stage] = bars.add_task(stage, total=total)
-            bars.update(stages[stage], completed=done, total=total)
-
-        yield report
 
 
 def _report_counts(console: Console, what: str, counts: Mapping[str, int]) -> None:

@@ -159,6 +159,11 @@ def render_config(config: Config, *, folder: Path | None = None, notes: Mapping[
     return "\n\n".join("\n".join(writer.section(name, getattr(config, name))) for name in SECTIONS) + "\n"
 
 
+def render_search(search: SearchConfig) -> str:
+    """The section `[search]` of a gram.toml."""
+    return "\n".join(_Writer(None, {}).section("search", search))
+
+
 class _Reader:
     """Turns TOML tables into sections and words its findings with file and line."""
 

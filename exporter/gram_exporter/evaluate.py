@@ -130,7 +130,7 @@ def _time_arms(
             arm = arms[(at + turn) % len(arms)]
             body = search_body(lexical(text), text, arm.mode, PAGE, TIMING_BUDGET_MS)
             started = time.perf_counter()
-            _ask(arm, index, body)
+            ask(arm, index, body)
             timings[arm.name][at] = 1000 * (time.perf_counter() - started)
         report("time", at + 1, len(queries))
     return timings
@@ -148,14 +148,14 @@ def _outcome(
     run: dict[str, list[str]] = {}
     statuses: dict[str, int] = {}
     for at, text in enumerate(queries):
-        answer, status = _ask(arm, index, search_body(lexical(text), text, arm.mode, DEPTH, QUALITY_BUDGET_MS))
+        answer, status = ask(arm, index, search_body(lexical(text), text, arm.mode, DEPTH, QUALITY_BUDGET_MS))
         run[text] = [hit["_id"] for hit in answer["hits"]["hits"]]
         statuses[status] = statuses.get(status, 0) + 1
         report(arm.name, at + 1, len(queries))
     return Outcome(arm.name, run, per_query(run, judgments, queries), statuses, milliseconds)
 
 
-def _ask(arm: Arm, index: str, body: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+def ask(arm: Arm, index: str, body: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     """The answer and what the shim said of it; `direct` when there is none between."""
     with asking(arm.client, f"searching {index}"):
         # The client's own search() drops the headers, and the status of the shim is one.

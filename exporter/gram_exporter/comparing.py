@@ -1,0 +1,58 @@
+"""One comparison as `gram evaluate` runs it: OpenSearch direct against a shim, found or started."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from gram_exporter.config import SearchConfig
+from gram_exporter.evaluate import Evaluation, arms_of, check_modes, evaluate
+from gram_exporter.lexical import lexical_query
+from gram_exporter.measures import Judgments
+from gram_exporter.servers import running
+from gram_plugin.contract.bundle import read_manifest
+from gram_plugin.search.client import connect
+from gram_plugin.search.mappings import check_index, read_calibration
+
+TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is compared where; `shim` None starts one of our own."""
+
+    search: SearchConfig
+    index: str
+    url: str
+    bundle: Path
+    modes: Sequence[str]
+    shim: str | None = None
+
+    def run(
+        self, judgments: Judgments, kinds: Mapping[str, str], progress: Callable[[str, int, int], None]
+    ) -> Evaluation:
+        """Evaluates all arms.
+
+        Raises:
+            MappingError: the index lacks the fields for codes.
+            CalibrationError: the index has no λ for the bundle's generation: the shim would serve no codes.
+            JudgmentsError: no query has a relevant product.
+        """
+        modes = check_modes(self.modes)
+        with connect(self.url, timeout_s=TIMEOUT_S) as direct:
+            check_index(direct, self.index)
+            read_calibration(direct, self.index, generation=read_manifest(self.bundle).generation)
+            with self._shim() as shim_url, connect(shim_url, timeout_s=TIMEOUT_S) as shim:
+                arms = arms_of(direct, shim, modes)
+                lexical = lexical_query(self.search)
+                return evaluate(arms, self.index, lexical, judgments, families=kinds, progress=progress)[0]
+
+    @contextmanager
+    def _shim(self) -> Iterator[str]:
+        if self.shim:
+            yield self.shim
+            return
+        with running("shim", self.bundle, self.url, {}) as url:
+            yield url

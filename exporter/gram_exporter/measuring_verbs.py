@@ -1,0 +1,140 @@
+"""The verbs that measure: `gram tune`, `gram evaluate` and `gram demo`."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from gram_exporter.console import progress_bars, workshop
+from gram_plugin.errors import ConfigError, JudgmentsError
+from gram_plugin.search.client import DEFAULT_URL, URL_VARIABLE
+
+if TYPE_CHECKING:
+    from gram_exporter.config import Config
+
+_ConfigFile = Annotated[Path, typer.Option("--config", help="The gram.toml to go by.")]
+_Bundle = Annotated[Path, typer.Option("--bundle", help="Folder that `gram export` wrote.")]
+_Url = Annotated[str, typer.Option("--url", envvar=URL_VARIABLE, help="Address of OpenSearch.")]
+_Index = Annotated[str | None, typer.Option("--index", help="Index or alias; else that of gram.toml.")]
+_Queries = Annotated[Path | None, typer.Option("--queries", help="Texts of TREC qrels: qid<TAB>text.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the verbs."""
+    app.command("tune")(_tune)
+    app.command("evaluate")(_evaluate)
+    app.command("demo")(_demo)
+
+
+def _tune(
+    config: _ConfigFile = Path("gram.toml"),
+    bundle: _Bundle = Path("gram-bundle"),
+    training: Annotated[Path, typer.Option("--training", help="Folder of the training.")] = Path("gram-training"),
+    judgments: Annotated[
+        Path | None, typer.Option("--judgments", help="Development judgments; never those of a test.")
+    ] = None,
+    queries: _Queries = None,
+    lexical: Annotated[
+        bool, typer.Option("--lexical", help="First find the best lexical query, and print its [search].")
+    ] = False,
+    index: _Index = None,
+    url: _Url = DEFAULT_URL,
+) -> None:
+    """Measure the index's scores and choose how strong codes are; keep both in the index."""
+    from gram_exporter.config import load_config, render_search
+
+    with workshop("tune"):
+        from gram_exporter.tuning import Tuning
+    from gram_exporter.feedback import read_judgments
+
+    console = Console(stderr=True)
+    settings = load_config(config)
+    if lexical and judgments is None:
+        raise ConfigError("--lexical needs development judgments", next_step="pass --judgments FILE")
+    dev = read_judgments(judgments, queries=queries) if judgments else None
+    with progress_bars(console) as report:
+        tuning = Tuning.open(settings, _index_of(settings, index), bundle, url, report)
+        if lexical and dev:
+            tuning = tuning.with_lexical(dev)
+        kept = tuning.calibrate(dev, training)
+    if lexical:
+        Console().print(render_search(tuning.search), markup=False, highlight=False)
+    console.print(
+        f"{tuning.index}: one certain code is worth {kept.points:g} points "
+        f"(strength {kept.strength:g} × scale {kept.score_scale:g}, generation {kept.generation})",
+        soft_wrap=True,
+    )
+
+
+def _evaluate(
+    judgments: Annotated[Path, typer.Option("--judgments", help="query,docid,rating as CSV or TSV, or TREC qrels.")],
+    config: _ConfigFile = Path("gram.toml"),
+    bundle: _Bundle = Path("gram-bundle"),
+    queries: _Queries = None,
+    modes: Annotated[list[str] | None, typer.Option("--mode", help="rerank, recall or rescue; repeat it.")] = None,
+    families: Annotated[Path | None, typer.Option("--families", help="CSV query,kind to report by.")] = None,
+    shim: Annotated[str | None, typer.Option("--shim", help="A shim that runs; else one is started.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write every figure into this file.")] = None,
+    index: _Index = None,
+    url: _Url = DEFAULT_URL,
+) -> None:
+    """Compare the lexical query alone with codes added, on judgments, on a live index."""
+    from gram_exporter.config import load_config
+    from gram_exporter.feedback import read_judgments
+
+    with workshop("evaluate"):
+        from gram_exporter.comparing import Comparison
+        from gram_exporter.report import families_table, table_of
+
+    console = Console(stderr=True)
+    settings = load_config(config)
+    name = _index_of(settings, index)
+    comparison = Comparison(settings.search, name, url, bundle, tuple(modes or ("rerank", "recall")), shim)
+    with progress_bars(console) as report:
+        found = comparison.run(read_judgments(judgments, queries=queries), _kinds(families), report)
+    if json_file:
+        json_file.write_text(json.dumps(found.to_json(), indent=2), encoding="utf-8")
+    table = Console()
+    table.print(table_of(found, f"{name}, {judgments.name}"))
+    if found.families:
+        table.print(families_table(found))
+
+
+def _demo(
+    folder: Annotated[Path, typer.Option("--folder", help="Where everything that it makes goes.")] = Path("work"),
+    products: Annotated[int, typer.Option("--products", min=500, help="Size of the sample shop.")] = 4000,
+    seed: Annotated[int, typer.Option("--seed", help="Of the sample shop.")] = 1,
+    minutes: Annotated[float, typer.Option("--minutes", min=0.01, help="Time for training.")] = 1.5,
+    url: Annotated[str | None, typer.Option("--url", help="An OpenSearch that runs, instead of one's own.")] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave all of it running until Ctrl-C.")] = False,
+) -> None:
+    """Walk the whole path on the synthetic sample shop: train, export, ingest, search, a table and a page."""
+    with workshop("demo"):
+        from gram_exporter.demo import DemoSettings, run_demo
+
+    console = Console(stderr=True)
+    settings = DemoSettings(folder, products, seed, minutes, url, keep)
+    with progress_bars(console) as report:
+        run_demo(settings, Console(), report)
+
+
+def _index_of(settings: Config, given: str | None) -> str:
+    index = given or settings.search.index
+    if not index:
+        raise ConfigError("no index is named", next_step="pass --index, or set index in [search] of gram.toml")
+    return index
+
+
+def _kinds(path: Path | None) -> dict[str, str]:
+    if path is None:
+        return {}
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            return {row["query"]: row["kind"] for row in csv.DictReader(stream)}
+    except (OSError, KeyError, UnicodeDecodeError) as error:
+        raise JudgmentsError(f"{path} is no CSV with the columns query and kind: {error!r}") from error

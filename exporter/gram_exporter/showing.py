@@ -1,0 +1,65 @@
+"""Single queries without and with codes, for people to look at: the gained, the typical and the lost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gram_exporter.evaluate import QUALITY_BUDGET_MS, Arm, Outcome, ask
+from gram_exporter.lexical import Lexical
+from gram_exporter.measures import Judgments
+from gram_exporter.report import ShownProduct, SideBySide
+from gram_plugin.contract.codes import Generator, Role
+from gram_plugin.contract.text import render_query
+
+CLAUSE_NAME = "gram:"
+SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Showing:
+    """What is needed to put one query's pages side by side; `title_field` is what people read."""
+
+    without: Arm
+    with_codes: Arm
+    index: str
+    lexical: Lexical
+    judgments: Judgments
+    title_field: str
+    generator: Generator
+
+    def side_by_side(self, query: str, caption: str) -> SideBySide:
+        """The first hits of both arms, and the codes of the clause that each product carries."""
+        codes = self.generator.generate([render_query(query)], Role.QUERY)[0][:SHOWN]
+        return SideBySide(
+            query,
+            caption,
+            tuple(f"{scored.code.text} {scored.probability:.2f}" for scored in codes),
+            self._page(self.without, query),
+            self._page(self.with_codes, query),
+        )
+
+    def _page(self, arm: Arm, query: str) -> tuple[ShownProduct, ...]:
+        body: dict[str, Any] = {"query": self.lexical(query), "size": SHOWN, "_source": [self.title_field]}
+        if arm.mode is not None:
+            body["ext"] = {"gram": {"query": query, "mode": arm.mode.value, "budget_ms": QUALITY_BUDGET_MS}}
+        answer, _ = ask(arm, self.index, body)
+        return tuple(self._product(hit, query) for hit in answer["hits"]["hits"])
+
+    def _product(self, hit: Mapping[str, Any], query: str) -> ShownProduct:
+        named = [name.removeprefix(CLAUSE_NAME) for name in hit.get("matched_queries", ())]
+        title = str(hit.get("_source", {}).get(self.title_field, hit["_id"]))
+        return ShownProduct(
+            title, self.judgments[query].get(hit["_id"], 0.0), tuple(name.split("/", 1)[-1] for name in named)
+        )
+
+
+def telling_queries(without: Outcome, with_codes: Outcome) -> list[tuple[str, str]]:
+    """Three queries with a caption: that with the greatest gain in nDCG@10, the median one, and the greatest loss."""
+    gains = with_codes.measures["nDCG@10"] - without.measures["nDCG@10"]
+    order, queries = np.argsort(gains, kind="stable"), list(without.run)
+    picked = {"most gained": order[-1], "typical": order[len(order) // 2], "most lost": order[0]}
+    return [(queries[at], f"{why}: nDCG@10 {gains[at]:+.2f}") for why, at in picked.items()]

@@ -1,0 +1,99 @@
+"""One index being tuned: its scores, its lexical query, and how strong codes are in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from opensearchpy import OpenSearch
+
+from gram_exporter.config import Config, SearchConfig
+from gram_exporter.lexical import lexical_query
+from gram_exporter.measures import Judgments, measured_queries
+from gram_exporter.record import CALIBRATION_TEXTS, read_calibration_texts
+from gram_exporter.tune import tune_lexical, tune_strength
+from gram_plugin.contract.codes import Role
+from gram_plugin.decode.generator import OnnxGenerator
+from gram_plugin.errors import CalibrationError
+from gram_plugin.search.calibrate import DEFAULT_STRENGTH, calibrate_index
+from gram_plugin.search.client import connect
+from gram_plugin.search.mappings import IndexCalibration, check_index, write_calibration
+from gram_plugin.search.query import ClauseSettings
+
+TIMEOUT_S = 60.0
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Index, model and lexical query that belong together."""
+
+    client: OpenSearch
+    config: Config
+    index: str
+    search: SearchConfig
+    generator: OnnxGenerator
+    weighted: bool
+    progress: Progress
+
+    @classmethod
+    def open(cls, config: Config, index: str, bundle: Path, url: str, progress: Progress) -> Tuning:
+        """Connects and checks both ends.
+
+        Raises:
+            MappingError: the index lacks the fields for codes.
+            BundleError: the bundle cannot be used.
+        """
+        client = connect(url, timeout_s=TIMEOUT_S)
+        fields = check_index(client, index)
+        return cls(client, config, index, config.search, OnnxGenerator.open(bundle), fields.weighted, progress)
+
+    def with_lexical(self, dev: Judgments) -> Tuning:
+        """The same with the lexical query that does best on development judgments."""
+        catalogue = self.config.catalogue
+        others = [name for name in catalogue.attributes if name not in catalogue.text]
+        found = tune_lexical(self.client, self.index, catalogue.text, others, dev, progress=self.progress)
+        return replace(self, search=replace(found, index=self.index))
+
+    def calibrate(self, dev: Judgments | None, training: Path) -> IndexCalibration:
+        """Measures the score scale, chooses the strength, and keeps both in the index.
+
+        The strength is that of gram.toml, else the best on `dev`, else the default. Without `dev` the scale
+        is measured on the queries that training kept apart.
+
+        Raises:
+            CalibrationError: there are neither judgments nor a training with queries.
+        """
+        queries = measured_queries(dev) if dev else _held_queries(training)
+        lexical = lexical_query(self.search)
+        generation = self.generator.generation
+        measured = calibrate_index(self.client, self.index, queries, lexical, generation=generation)
+        kept = replace(measured, strength=self._strength(dev, measured.score_scale))
+        write_calibration(self.client, self.index, kept)
+        return kept
+
+    def _strength(self, dev: Judgments | None, score_scale: float) -> float:
+        if self.search.strength is not None or not dev:
+            return self.search.strength or DEFAULT_STRENGTH
+        return tune_strength(
+            self.client,
+            self.index,
+            self.generator,
+            lexical_query(self.search),
+            dev,
+            score_scale=score_scale,
+            settings=ClauseSettings(strength=1.0, weighted=self.weighted),
+            progress=self.progress,
+        ).strength
+
+
+def _held_queries(training: Path) -> list[str]:
+    path = training / CALIBRATION_TEXTS
+    if not path.is_file():
+        raise CalibrationError(
+            f"there are no queries to measure with: no judgments, and no {path}",
+            next_step="pass --judgments, or --training with the folder of `gram train`",
+        )
+    return [held.text for held in read_calibration_texts(path) if held.role is Role.QUERY]
