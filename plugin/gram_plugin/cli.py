@@ -22,7 +22,7 @@ from gram_plugin.serve import verbs as serve_verbs
 DISTRIBUTION = "gram-opensearch"
 COMMANDS_GROUP = "gram.commands"
 WORKSHOP = "exporter"
-WORKSHOP_VERBS = ("init", "train", "export", "evaluate", "demo", "shop")
+WORKSHOP_VERBS = ("init", "train", "export", "tune", "evaluate", "demo", "shop")
 WORKSHOP_NEEDS = ("torch", "transformers", "optimum", "onnx")
 """Modules that the extra `[exporter]` brings and a base install does not have."""
 
