@@ -43,7 +43,7 @@ def row_of(parameter: Any) -> str:
     names = [*parameter.opts, *parameter.secondary_opts]
     if HIDDEN & set(names) or getattr(parameter, "hidden", False):
         return ""
-    shown = parameter.make_metavar(None) if parameter.param_type_name == "argument" else ", ".join(names)
+    shown = (parameter.name or "").upper() if parameter.param_type_name == "argument" else ", ".join(names)
     return f"| `{cell(shown)}` | {cell(parameter.help or '')}{variables_of(parameter)} | {default_of(parameter)} |\n"
 
 
