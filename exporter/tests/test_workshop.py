@@ -5,8 +5,9 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 
 import typer
-from gram_plugin.cli import COMMANDS_GROUP, WORKSHOP, WORKSHOP_NEEDS, WORKSHOP_VERBS, build_app
 from typer.main import get_command
+
+from gram_plugin.cli import COMMANDS_GROUP, WORKSHOP, WORKSHOP_NEEDS, WORKSHOP_VERBS, build_app
 
 
 def verbs_of(app: typer.Typer) -> set[str]:
