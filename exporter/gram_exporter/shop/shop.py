@@ -17,7 +17,8 @@ from gram_exporter.shop.vocabulary import Trait, Vocabulary, load_vocabulary
 
 LABEL = "synthetic sample shop"
 SPLITS = ("train", "dev", "test")
-_SHARES = (0.7, 0.09, 0.21)
+_ENDS = {"train": 0.58, "dev": 0.69, "test": 1.0}
+_GOLDEN_RATIO = 0.6180339887498949  # its multiples spread evenly over [0, 1)
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def bag_of_words(text: str) -> str:
 
 
 def _queries(
-    vocabulary: Vocabulary, intents: Iterable[Intent], offers: Sequence[Offer], seed: int
+    vocabulary: Vocabulary, intents: Sequence[Intent], offers: Sequence[Offer], seed: int
 ) -> dict[str, list[Query]]:
     """Writes every intent's queries into its split; a text that an earlier intent asked in is dropped."""
     identifiers = _identifiers(offers)
@@ -97,11 +98,24 @@ def _identifiers(offers: Sequence[Offer]) -> dict[Trait, list[str]]:
     return found
 
 
-def _assigned(intents: Iterable[Intent], seed: int) -> Iterator[tuple[Intent, str]]:
-    """Gives each intent, with its whole family, one split; every shape in the same proportions."""
+def _assigned(intents: Sequence[Intent], seed: int) -> Iterator[tuple[Intent, str]]:
+    """Gives each intent, with its whole family, one split.
+
+    An intent of dev or test with an attribute that no train intent has goes to train: what is
+    measured are new combinations of known attributes, asked for in words that may be new.
+    """
+    drawn = list(zip(intents, _drawn_splits(intents, seed), strict=True))
+    known = {trait for intent, split in drawn if split == "train" for trait in intent.traits}
+    for intent, split in drawn:
+        is_fair = intent.shape is Shape.IDENTIFIER or intent.traits <= known
+        yield intent, split if is_fair else "train"
+
+
+def _drawn_splits(intents: Iterable[Intent], seed: int) -> Iterator[str]:
+    """Every shape in the same proportions, at every length."""
     taken = dict.fromkeys(Shape, 0)
     offset = Dice(seed, "splits").fraction()
     for intent in intents:
-        place = (offset + taken[intent.shape] * 0.6180339887498949) % 1  # golden ratio: even at every length
+        place = (offset + taken[intent.shape] * _GOLDEN_RATIO) % 1
         taken[intent.shape] += 1
-        yield intent, SPLITS[0] if place < _SHARES[0] else SPLITS[1] if place < 1 - _SHARES[2] else SPLITS[2]
+        yield next(split for split, end in _ENDS.items() if place < end)
