@@ -9,6 +9,7 @@ import pytest
 from opensearchpy import OpenSearch
 
 from gram_plugin.node.node import NodeSettings, RunningNode, start_node
+from gram_plugin.search.client import connect
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +23,7 @@ def node() -> Iterator[RunningNode]:
 @pytest.fixture(scope="session")
 def client(node: RunningNode) -> Iterator[OpenSearch]:
     """A synchronous client of the session's node."""
-    with OpenSearch(node.url, timeout=30) as connected:
+    with connect(node.url) as connected:
         yield connected
 
 
