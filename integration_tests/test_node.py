@@ -165,7 +165,7 @@ def test_a_start_that_takes_too_long_leaves_nothing() -> None:
     assert set(descendants(os.getpid())) <= before
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_no_process_outlives_its_parent(gram: Callable[..., subprocess.Popen[str]], number: signal.Signals) -> None:
     """However `gram node run` ends, keeper and server end too."""
     program = gram("node", "run", "--java-option", QUICK[0])
