@@ -43,10 +43,10 @@ class Tolerance:
     common_codes: float
 
 
-FP32 = Tolerance(logits=1e-4, same_best_code=0.99, common_codes=0.99)
-"""Only the order of additions differs."""
-INT8 = Tolerance(logits=0.15, same_best_code=0.90, common_codes=0.85)
-"""Weights and activations have 256 levels."""
+FP32 = Tolerance(logits=2e-5, same_best_code=0.99, common_codes=0.99)
+"""Only the order of additions differs; measured on trained models: 4e-7 to 1e-6, all codes the same."""
+INT8 = Tolerance(logits=0.05, same_best_code=0.90, common_codes=0.85)
+"""256 levels; measured on trained models: 0.003 to 0.016, 97 to 100 % same best, 98 to 99 % in common."""
 
 
 @dataclass(frozen=True)

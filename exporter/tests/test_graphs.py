@@ -78,7 +78,7 @@ def test_a_bart_model_is_exported_too(tmp_path: Path) -> None:
     """Its output layer has a bias of its own, which is narrowed with it."""
     config = BartConfig(
         vocab_size=40, d_model=8, encoder_layers=1, decoder_layers=1, encoder_attention_heads=1,
-        decoder_attention_heads=1, encoder_ffn_dim=8, decoder_ffn_dim=8, max_position_embeddings=16,
+        decoder_attention_heads=1, encoder_ffn_dim=8, decoder_ffn_dim=8, max_position_embeddings=64,
     )  # fmt: skip
     BartForConditionalGeneration(config).save_pretrained(tmp_path / "model")
     graphs = export_graphs(tmp_path / "model", tmp_path / "graphs", [1, 30, 31])
