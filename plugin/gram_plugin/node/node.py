@@ -46,7 +46,7 @@ class NodeSettings:
     data: Path | None = None
     port: int = 0
     heap: str = "512m"
-    start_timeout_s: float = 120.0
+    start_timeout_s: float = 180.0
     user: str = ""
     repository: str = ""
     jvm_options: tuple[str, ...] = ()
