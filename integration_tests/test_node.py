@@ -181,16 +181,18 @@ def test_no_process_outlives_its_parent(gram: Callable[..., subprocess.Popen[str
 
 
 def test_no_server_outlives_its_keeper(gram: Callable[..., subprocess.Popen[str]]) -> None:
-    """Should the keeper itself be killed, the kernel ends the server."""
+    """Should the keeper itself be killed, the kernel ends the server, and the program removes the folder."""
     program = gram("node", "run", "--java-option", QUICK[0])
     assert program.stdout
     program.stdout.readline()
     keeper, server = descendants(program.pid)
+    folder = Path(os.readlink(f"/proc/{server}/fd/1")).parents[1]
 
     os.kill(keeper, signal.SIGKILL)
 
     wait_until(lambda: not exists(server))
     assert program.wait(LIMIT_S) == 1
+    assert not folder.exists()
 
 
 def test_a_started_node_is_found_and_stopped(gram: Callable[..., subprocess.Popen[str]]) -> None:

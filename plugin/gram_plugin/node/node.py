@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shutil
 import socket
 import subprocess
 import time
@@ -67,6 +68,7 @@ class RunningNode:
     pids: tuple[int, ...]
     servers: tuple[Server, ...]
     keeper: subprocess.Popen[str]
+    temporary: bool
 
     @property
     def url(self) -> str:
@@ -82,6 +84,8 @@ class RunningNode:
         """Ends the servers and removes temporary data; a second call does nothing."""
         self.keeper.terminate()
         self.keeper.wait()
+        if self.temporary:  # a keeper that was killed could not do it
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def check_alive(self) -> None:
         """Does nothing while all servers run.
@@ -130,7 +134,7 @@ def start_node(
         options = _prepare(servers, settings, account)
         order = _order(servers, options, folder, account, parent=0 if detached else os.getpid())
         launched = launch_keeper(order, folder)
-    node = RunningNode((), launched.pids, servers, launched.keeper)
+    node = RunningNode((), launched.pids, servers, launched.keeper, folder.temporary)
     with _stopped_on_error(node):
         return _ready(node, settings.start_timeout_s)
 
