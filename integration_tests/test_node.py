@@ -186,7 +186,7 @@ def test_no_server_outlives_its_keeper(gram: Callable[..., subprocess.Popen[str]
     assert program.stdout
     program.stdout.readline()
     keeper, server = descendants(program.pid)
-    folder = Path(os.readlink(f"/proc/{server}/fd/1")).parents[1]
+    folder = Path(f"/proc/{server}/fd/1").readlink().parents[1]
 
     os.kill(keeper, signal.SIGKILL)
 
