@@ -98,7 +98,7 @@ def test_ctrl_c_ends_with_130_and_says_how_to_go_on(
     node: RunningNode, index: str, environment: dict[str, str], tmp_path: Path
 ) -> None:
     """An interrupted run keeps its checkpoint."""
-    catalogue = write(tmp_path / "products.jsonl", products(6_000))
+    catalogue = write(tmp_path / "products.jsonl", products(20_000))
     command = [*GRAM, "ingest", str(catalogue), "--index", index, "--url", node.url, "--bulk", "20"]
     checkpoint = tmp_path / f"{index}.ingest.json"
     process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
