@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -30,19 +31,20 @@ def _query(search: SearchConfig, text: str) -> dict[str, Any]:
     return {"bool": {"should": [exact, {"multi_match": {**forgiving, "boost": search.fuzzy}}]}}
 
 
-def _form(
-    type_name: str, boost: int, operator: str, fuzzy: float, text_fields: Sequence[str], other_fields: Sequence[str]
-) -> SearchConfig:
+def first_forms(text_fields: Sequence[str], other_fields: Sequence[str]) -> list[SearchConfig]:
+    """Six forms to try first: multi_match type and title boost."""
     title, *rest = text_fields
-    return SearchConfig(
-        type=type_name, operator=operator, fuzzy=fuzzy, fields=(f"{title}^{boost}", *rest, *other_fields)
-    )
+    return [
+        SearchConfig(type=type_name, fields=(f"{title}^{boost}", *rest, *other_fields))
+        for type_name in ("cross_fields", "best_fields", "most_fields")
+        for boost in (1, 3)
+    ]
 
 
-LEXICAL_QUERIES: tuple[Callable[[Sequence[str], Sequence[str]], SearchConfig], ...] = tuple(
-    partial(_form, type_name, boost, operator, fuzzy)
-    for type_name in ("cross_fields", "best_fields", "most_fields")
-    for boost in (1, 3)
-    for operator, fuzzy in (("or", 0.0), ("or", 0.3), ("and", 0.0))
-)
-"""Eighteen forms: type, title boost, operator, fuzzy companion."""
+def further_forms(best: SearchConfig) -> list[SearchConfig]:
+    """Three variations of the best of the first forms: two fuzzy companions, and all words instead of any."""
+    return [replace(best, fuzzy=0.3), replace(best, fuzzy=0.6), replace(best, operator="and")]
+
+
+FORMS_TRIED = 9
+"""Lexical queries that tuning compares."""

@@ -6,7 +6,7 @@ import hashlib
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,9 @@ from gram_exporter.record import (
     write_calibration_texts,
     write_record,
 )
+from gram_exporter.warm import Sighting, warm_start
 from gram_plugin.contract.bundle import Tokens, attributes_of, write_codebook
-from gram_plugin.contract.codes import Role
+from gram_plugin.contract.codes import Attribute, Role
 from gram_plugin.errors import TrainingError
 
 CHECKPOINT = "checkpoint"
@@ -46,7 +47,7 @@ FEEDBACK_SHARE = 0.5
 TIMED_STEPS = 12
 CHECKPOINT_EVERY_S = 30.0
 MAX_QUERY_TOKENS = 32
-MAX_PRODUCT_TOKENS = 128
+MAX_PRODUCT_TOKENS = 96
 
 Progress = Callable[[str, int, int], None]
 """Called with stage, done and total."""
@@ -122,8 +123,11 @@ class Course:
         id_of = {attribute: tokens.first_attribute + at for at, attribute in enumerate(attributes)}
         self.rows = [[*(id_of[a] for a in code.attributes), tokens.eos] for code in prepared.codebook.codes]
         self.model = new_model(tokenizer, attributes, tokens, config)
+        warm_start(self.model, list(self._sightings(id_of)), first_attribute=tokens.first_attribute, seed=config.seed)
         torch.nn.Module.to(self.model, self.device)
         self.optimiser = _optimiser(self.model, config)
+        # Sharp softmaxes make gradients that are denormal numbers, which processors add a hundred times slower.
+        torch.set_flush_denormal(True)
         self.bfloat16 = self.device.type == "cuda" or _cpu_multiplies_bfloat16()
         self.step, self.steps = 0, config.steps
 
@@ -146,11 +150,12 @@ class Course:
 
     def _advance(self, losses: list[float], checkpoint: Path, progress: Progress) -> None:
         begun = saved = time.monotonic()
+        fitting = not self.steps
         while self.step < self.steps or not self.steps:
             losses.append(self._checked(self._train_step()))
             now = time.monotonic()
-            if not self.steps and self.step >= TIMED_STEPS:
-                self.steps = _steps_that_fit(self.config.minutes, (now - begun) / len(losses))
+            if fitting and self.step % TIMED_STEPS == 0:
+                self.steps = _steps_that_fit(self.config.minutes, self.step, now - begun)
             if now - saved > CHECKPOINT_EVERY_S:
                 save_checkpoint(checkpoint, self.model, self.optimiser, self._position())
                 saved = now
@@ -163,6 +168,22 @@ class Course:
         codes = "\x00".join(code.text for code in self.prepared.codebook.codes)
         seed = f"{sorted(asdict(self.config).items())}\x01{texts}\x01{codes}"
         return hashlib.blake2b(seed.encode(), digest_size=16).hexdigest()
+
+    def _sightings(self, id_of: Mapping[Attribute, int]) -> Iterator[Sighting]:
+        """Texts with the attributes of their codes, for the warm start."""
+        first, codes = self.tokens.first_attribute, self.prepared.codebook.codes
+        for role, examples in (
+            (Role.QUERY, (*self.prepared.queries, *self.prepared.made)),
+            (Role.PRODUCT, self.prepared.products),
+        ):
+            ids = input_ids(self.tokenizer, [example.text for example in examples], role, self.tokens)
+            for row, example in zip(ids, examples, strict=True):
+                weights: dict[int, float] = {}
+                for at, weight in zip(example.codes, example.weights, strict=True):
+                    for attribute in codes[at].attributes:
+                        number = id_of[attribute] - first
+                        weights[number] = weights.get(number, 0.0) + float(weight)
+                yield Sighting(row, list(weights), list(weights.values()))
 
     def _position(self) -> Position:
         return Position(self.step, self.steps, self.fingerprint)
@@ -204,13 +225,8 @@ class Course:
         texts = [mistype(example.text, rng) if role is Role.QUERY else example.text for example in batch]
         inputs = padded(input_ids(self.tokenizer, texts, role, self.tokens), self.tokens.pad)
         codes = padded([self.rows[at] for example in batch for at in _draw(example, rng)], self.tokens.pad)
-        return code_nll(
-            self.model,
-            inputs.to(self.device),
-            codes.to(self.device),
-            special=self.tokens,
-            per_text=CODES_PER_TEXT,
-        )
+        codes = codes.view(len(batch), CODES_PER_TEXT, -1)  # (texts, per_text, steps)
+        return code_nll(self.model, inputs.to(self.device), codes.to(self.device), special=self.tokens)
 
     def _set_rate(self) -> None:
         share = self.step / self.steps if self.steps else 0.0
@@ -243,8 +259,9 @@ def _draw(example: Example, rng: np.random.Generator) -> np.ndarray:
     return rng.choice(example.codes, CODES_PER_TEXT, p=weights / weights.sum())
 
 
-def _steps_that_fit(minutes: float, step_s: float) -> int:
-    return max(TIMED_STEPS + 1, round(60 * minutes / step_s))
+def _steps_that_fit(minutes: float, done: int, spent_s: float) -> int:
+    """Steps in the time given, at the speed so far: looked at again and again, for a busy machine changes its speed."""
+    return max(done, round(60 * minutes * done / spent_s))
 
 
 def _texts(prepared: Prepared) -> list[str]:

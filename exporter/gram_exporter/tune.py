@@ -9,7 +9,7 @@ from typing import Any
 from opensearchpy import OpenSearch
 
 from gram_exporter.config import SearchConfig
-from gram_exporter.lexical import LEXICAL_QUERIES, Lexical, lexical_query
+from gram_exporter.lexical import FORMS_TRIED, Lexical, first_forms, further_forms, lexical_query
 from gram_exporter.measures import Judgments, Run, measured_queries, per_query
 from gram_plugin.contract.codes import Generator, Role, ScoredCode
 from gram_plugin.contract.text import render_query
@@ -17,8 +17,8 @@ from gram_plugin.errors import JudgmentsError
 from gram_plugin.search.client import asking
 from gram_plugin.search.query import ClauseSettings, Mode, enrich
 
-STRENGTHS = (0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0)
-MAX_QUERIES = 400
+STRENGTHS = (0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.5)
+MAX_QUERIES = 300
 DEPTH = 100
 _BATCH = 20
 
@@ -44,15 +44,15 @@ def tune_lexical(
 ) -> SearchConfig:
     """The best of the usual lexical queries over an index: the baseline that codes must beat.
 
-    Tried are multi_match types, title boosts, operators, and a fuzzy companion (see `lexical.LEXICAL_QUERIES`),
-    by the mean of nDCG@10 and R@100.
+    Tried are multi_match types and title boosts, then for the best of them a fuzzy companion and all words instead of
+    any (see `lexical`), by the mean of nDCG@10 and R@100.
 
     Args:
         client: OpenSearch with the index.
         index: index or alias.
         text_fields: searchable texts, the title first.
         other_fields: searchable attribute fields.
-        judgments: development judgments; the first 400 queries with a relevant product are used.
+        judgments: development judgments; the first 300 queries with a relevant product are used.
         progress: told of every query form.
 
     Raises:
@@ -62,12 +62,15 @@ def tune_lexical(
     queries = _development_queries(judgments)
     report = progress or (lambda _stage, _done, _total: None)
     scores: dict[SearchConfig, float] = {}
-    for at, form in enumerate(LEXICAL_QUERIES):
-        search = form(text_fields, other_fields)
-        bodies = [_page(lexical_query(search)(query)) for query in queries]
-        scores[search] = _score(_ask(client, index, queries, bodies), judgments, queries)
-        report("tune BM25", at + 1, len(LEXICAL_QUERIES))
-    return max(scores, key=lambda search: scores[search])
+
+    def best_with(forms: Sequence[SearchConfig]) -> SearchConfig:
+        for form in forms:
+            bodies = [_page(lexical_query(form)(query)) for query in queries]
+            scores[form] = _score(_ask(client, index, queries, bodies), judgments, queries)
+            report("tune BM25", len(scores), FORMS_TRIED)
+        return max(scores, key=lambda form: scores[form])
+
+    return best_with(further_forms(best_with(first_forms(text_fields, other_fields))))
 
 
 def tune_strength(
@@ -88,7 +91,7 @@ def tune_strength(
         index: index or alias.
         generator: what decodes the queries.
         lexical: makes the query clause for a text.
-        judgments: development judgments; the first 400 queries with a relevant product are used.
+        judgments: development judgments; the first 300 queries with a relevant product are used.
         score_scale: of the index, in points (see `gram calibrate`).
         settings: all but the strength.
         progress: told of every strength.

@@ -123,7 +123,8 @@ def test_loss_equals_a_slow_reference() -> None:
     codes = [[first, first + 1, tokens.eos], [first + 2, tokens.eos], [first + 1, tokens.eos], [first, tokens.eos]]
     rows = input_ids(tokenizer, texts, Role.QUERY, tokens)
     with torch.no_grad():
-        found = code_nll(model, padded(rows, tokens.pad), padded(codes, tokens.pad), special=tokens, per_text=2)
+        packed = padded(codes, tokens.pad).view(2, 2, -1)  # (texts, per_text, steps)
+        found = code_nll(model, padded(rows, tokens.pad), packed, special=tokens)
         each = [_reference_nll(model, rows[at // 2], code, first, tokens.eos) for at, code in enumerate(codes)]
     torch.testing.assert_close(found, torch.as_tensor(sum(each) / len(each)), rtol=1e-4, atol=1e-4)
 
