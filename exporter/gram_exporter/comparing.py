@@ -11,7 +11,7 @@ from gram_exporter.config import SearchConfig
 from gram_exporter.evaluate import Evaluation, arms_of, check_modes, evaluate
 from gram_exporter.lexical import lexical_query
 from gram_exporter.measures import Judgments
-from gram_exporter.servers import running
+from gram_exporter.servers import UNCACHED, running
 from gram_plugin.contract.bundle import read_manifest
 from gram_plugin.search.client import connect
 from gram_plugin.search.mappings import check_index, read_calibration
@@ -54,5 +54,5 @@ class Comparison:
         if self.shim:
             yield self.shim
             return
-        with running("shim", self.bundle, self.url, {}) as url:
+        with running("shim", self.bundle, self.url, UNCACHED) as url:
             yield url

@@ -25,7 +25,7 @@ from gram_exporter.measures import Judgments, measured_queries
 from gram_exporter.package import export_bundle
 from gram_exporter.record import RECORD, read_record
 from gram_exporter.report import SideBySide, families_table, page_of, side_by_side_table, table_of
-from gram_exporter.servers import running
+from gram_exporter.servers import UNCACHED, running
 from gram_exporter.shop.folder import write_shop
 from gram_exporter.shop.shop import LABEL, make_shop
 from gram_exporter.showing import Showing, telling_queries
@@ -89,7 +89,7 @@ def run_demo(settings: DemoSettings, console: Console, progress: Progress) -> Ev
         generator = OnnxGenerator.open(bundle)
         search = _calibrate(client, generator, config, read_judgments(work / SHOP / "judgments-dev.csv"), progress)
         test = read_judgments(work / SHOP / "judgments-test.csv")
-        shim = stack.enter_context(running("shim", bundle, url, {}))
+        shim = stack.enter_context(running("shim", bundle, url, UNCACHED))
         with connect(shim, timeout_s=60) as through_shim:
             arms = arms_of(client, through_shim, [Mode.RERANK, Mode.RECALL])
             kinds = _kinds(work / SHOP / "queries-test.csv")

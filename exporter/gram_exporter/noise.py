@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-MISTYPED_SHARE = 0.15
+MISTYPED_SHARE = 0.35
 MIN_CHARS = 4
 
 

@@ -172,8 +172,8 @@ _STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:75rem;margin:2rem auto;padding:0 1rem;color:#1b1f24;background:#fff}
 h1{font-size:1.6rem}h2{font-size:1.2rem;margin-top:2rem}h3{font-size:1.05rem}h4{margin:.3rem 0}
 small{font-weight:normal;color:#57606a}.notice{color:#57606a}.wide{overflow-x:auto}
-table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.9rem}
-th,td{padding:.35rem .7rem;border-bottom:1px solid #d0d7de;text-align:right;white-space:nowrap}
+table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.8rem}
+th,td{padding:.35rem .5rem;border-bottom:1px solid #d0d7de;text-align:right;white-space:nowrap}
 th:first-child{text-align:left}.gain{color:#57606a}
 code{background:#eef1f4;border-radius:4px;padding:.05rem .35rem;font-size:.8rem}
 .pair{display:grid;grid-template-columns:1fr 1fr;gap:1.5rem}li{margin:.2rem 0}

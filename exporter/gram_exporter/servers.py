@@ -16,6 +16,8 @@ from pathlib import Path
 
 from gram_plugin.errors import GramError
 
+UNCACHED = {"GRAM_CACHE_ENTRIES": "0"}
+"""Settings of a shim that is measured: several arms ask the same query, and none may ride on another's decoding."""
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 15.0
 _POLL_S = 0.1
