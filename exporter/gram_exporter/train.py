@@ -126,8 +126,6 @@ class Course:
         warm_start(self.model, list(self._sightings(id_of)), first_attribute=tokens.first_attribute, seed=config.seed)
         torch.nn.Module.to(self.model, self.device)
         self.optimiser = _optimiser(self.model, config)
-        # Sharp softmaxes make gradients that are denormal numbers, which processors add a hundred times slower.
-        torch.set_flush_denormal(True)
         self.bfloat16 = self.device.type == "cuda" or _cpu_multiplies_bfloat16()
         self.step, self.steps = 0, config.steps
 
@@ -141,11 +139,15 @@ class Course:
         if found:
             self.step, self.steps = found.step, found.steps
         losses: list[float] = []
+        # Sharp softmaxes make gradients that are denormal numbers, which processors add a hundred times slower.
+        torch.set_flush_denormal(True)
         try:
             self._advance(losses, checkpoint, progress)
         except BaseException:  # an interrupt above all: nothing that was learned is lost
             save_checkpoint(checkpoint, self.model, self.optimiser, self._position())
             raise
+        finally:
+            torch.set_flush_denormal(False)  # a state of the processor that all other code counts on
         return losses or [math.nan]
 
     def _advance(self, losses: list[float], checkpoint: Path, progress: Progress) -> None:
