@@ -139,8 +139,6 @@ class Course:
         if found:
             self.step, self.steps = found.step, found.steps
         losses: list[float] = []
-        # Sharp softmaxes make gradients that are denormal numbers, which processors add a hundred times slower.
-        torch.set_flush_denormal(True)
         try:
             self._advance(losses, checkpoint, progress)
         except BaseException:  # an interrupt above all: nothing that was learned is lost
