@@ -105,11 +105,8 @@ def _start_from_words(
 
 def input_ids(tokenizer: Tokenizer, texts: Sequence[str], role: Role, tokens: Tokens) -> list[list[int]]:
     """Prompt, text tokens cut to the role's limit, end token; one list for each text."""
-    limit = tokens.max_query_tokens if role is Role.QUERY else tokens.max_product_tokens
-    prompt = list(tokens.prompts[role.value])
-    room = limit - len(prompt) - 1
     encodings = tokenizer.encode_batch(list(texts), add_special_tokens=False)
-    return [[*prompt, *encoding.ids[:room], tokens.eos] for encoding in encodings]
+    return [tokens.framed(encoding.ids, role) for encoding in encodings]
 
 
 def padded(rows: Sequence[Sequence[int]], pad: int) -> torch.Tensor:
