@@ -12,7 +12,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
-from gram_plugin.contract.codes import MAX_ATTRIBUTES, check_generation
+from gram_plugin.contract.codes import MAX_ATTRIBUTES, MAX_PRODUCT_CODES, check_generation
 from gram_plugin.errors import CodeError, ConfigError
 
 DEFAULT_URL = "http://localhost:9200"
@@ -65,7 +65,7 @@ class CodesConfig:
 
     min_products: int = _setting("fewest products that share a code", 2, low=1)
     max_attributes: int = _setting("most attributes in a code", 2, low=1, high=MAX_ATTRIBUTES)
-    max_per_product: int = _setting("most codes of one product", 16, low=1, high=64)
+    max_per_product: int = _setting("most codes of one product", MAX_PRODUCT_CODES, low=1, high=64)
     max_terms: int = _setting("most title words that may become attributes, where fields give few", 2000, low=0)
     max_share: float = _setting("largest part of all products that may share a code", 0.5, low=1e-6, high=1.0)
     max_codes: int = _setting("most codes in the codebook", 250_000, low=1, high=10_000_000)

@@ -144,8 +144,6 @@ class Course:
         except BaseException:  # an interrupt above all: nothing that was learned is lost
             save_checkpoint(checkpoint, self.model, self.optimiser, self._position())
             raise
-        finally:
-            torch.set_flush_denormal(False)  # a state of the processor that all other code counts on
         return losses or [math.nan]
 
     def _advance(self, losses: list[float], checkpoint: Path, progress: Progress) -> None:

@@ -40,7 +40,9 @@ ATTRIBUTE_TYPES: tuple[str, ...] = (
 MAX_ATTRIBUTES = 6
 MAX_STORED_BYTES = 256
 MAX_CODES = 10
-"""Most codes that one text is given (GRAM's beam size)."""
+"""Most codes that a query is given (GRAM's beam size)."""
+MAX_PRODUCT_CODES = 16
+"""Most codes that a product is given: what any query may ask of it by two attributes."""
 
 _RANK = {name: rank for rank, name in enumerate(ATTRIBUTE_TYPES)}
 _TYPE_NAME = re.compile(r"[a-z][a-z0-9_]*")

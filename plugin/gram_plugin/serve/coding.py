@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from gram_plugin.contract.codes import MAX_CODES, Role, ScoredCode
+from gram_plugin.contract.codes import MAX_PRODUCT_CODES, Role, ScoredCode
 from gram_plugin.contract.text import Rendering, render_product, source_hash
 from gram_plugin.errors import GramError, OverloadError
 from gram_plugin.search.document import gram_object, pending_object
@@ -55,7 +55,7 @@ class CodingRules:
 
     rendering: Rendering
     min_probability: float = 0.02
-    max_codes: int = MAX_CODES
+    max_codes: int = MAX_PRODUCT_CODES
     cache_entries: int = 50_000
     concurrency: int = 128
 

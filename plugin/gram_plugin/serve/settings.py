@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
+from gram_plugin.contract.codes import MAX_PRODUCT_CODES
 from gram_plugin.errors import ConfigError
 from gram_plugin.search.client import CA_VARIABLE, PASSWORD_VARIABLE, URL_VARIABLE, USERNAME_VARIABLE
 from gram_plugin.search.query import Mode
@@ -138,7 +139,7 @@ class SidecarSettings(ServerSettings):
         float, Setting("time without a single code after which a model counts as down", low=0.01)
     ] = 5.0
     min_probability: Annotated[float, Setting("least probability of a code that is stored", low=0, high=1)] = 0.02
-    max_codes: Annotated[int, Setting("most codes of one document", low=1, high=50)] = 10
+    max_codes: Annotated[int, Setting("most codes of one document", low=1, high=50)] = MAX_PRODUCT_CODES
     cache_entries: Annotated[int, Setting("texts whose codes are kept in memory; 0 keeps none", low=0)] = 50_000
     mapping_age_s: Annotated[
         float, Setting("age at which an index is asked again whether it has the gram fields", low=0)
