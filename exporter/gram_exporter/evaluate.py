@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 from urllib.parse import quote
 
@@ -14,16 +15,22 @@ from opensearchpy import OpenSearch
 
 from gram_exporter.lexical import Lexical
 from gram_exporter.measures import Floats, Interval, Judgments, Run, interval, measured_queries, per_query, quantile
-from gram_plugin.errors import ConfigError, JudgmentsError
-from gram_plugin.search.client import asking
+from gram_plugin.errors import ConfigError, JudgmentsError, SearchError
+from gram_plugin.search.client import asking, url_of
 from gram_plugin.search.query import Mode
 
 DEPTH = 100
 PAGE = 10
 BASELINE = "BM25"
+DIRECT = "direct"
+"""Status of an answer that passed no shim."""
 MAX_TIMED = 500
+APPLIED = "applied"
 
 Progress = Callable[[str, int, int], None]
+
+_LOG = "look at the log of the node, then run it again"
+_SHIM = "give the address that `gram shim` listens on, or none: then one is started"
 
 
 @dataclass(frozen=True)
@@ -36,14 +43,22 @@ class Arm:
 
 
 @dataclass(frozen=True)
+class Timed:
+    """Pages that were timed: float64 (queries,) milliseconds, and what the shim said of them."""
+
+    milliseconds: Floats
+    statuses: Mapping[str, int]
+
+
+@dataclass(frozen=True)
 class Outcome:
-    """What one arm did: its ranking and, query by query, its measures."""
+    """What one arm did: its ranking, query by query its measures, and how long a page took."""
 
     name: str
     run: Run
     measures: Mapping[str, Floats]
     statuses: Mapping[str, int]
-    milliseconds: Floats
+    timed: Timed
 
 
 @dataclass(frozen=True)
@@ -56,6 +71,13 @@ class Row:
     median_ms: Interval
     p99_ms: Interval
     statuses: Mapping[str, int]
+    timed_statuses: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def unenriched(self) -> Mapping[str, int]:
+        """Statuses, over both passes, of searches that were answered without codes."""
+        seen = Counter(self.statuses) + Counter(self.timed_statuses)
+        return {status: count for status, count in seen.items() if status not in (DIRECT, APPLIED)}
 
 
 @dataclass(frozen=True)
@@ -85,7 +107,7 @@ def evaluate(
     families: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> tuple[Evaluation, list[Outcome]]:
-    """Asks every query of every arm: first a timed page of 10, arm beside arm, then 100 hits for the measures.
+    """Asks every query of every arm: first 100 hits for the measures, then a timed page of 10, arm beside arm.
 
     Args:
         arms: the first is the baseline of all differences.
@@ -96,15 +118,21 @@ def evaluate(
         progress: told of every query.
 
     Raises:
-        JudgmentsError: no query has a relevant product.
-        SearchError: an arm could not be asked.
+        JudgmentsError: no query has a relevant product, or no arm finds any product that the judgments name.
+        SearchError: an arm could not be asked, or answered in part only.
     """
     queries = measured_queries(judgments)
     if not queries:
         raise JudgmentsError("no query has a product with a grade above 0", next_step="check the judgments file")
     report = progress or (lambda _stage, _done, _total: None)
-    timings = _time_arms(arms, index, lexical, queries[:MAX_TIMED], report)
-    outcomes = [_outcome(arm, index, lexical, queries, judgments, timings[arm.name], report) for arm in arms]
+    # Timed last: searches that are late under the tight budget would open the shim's breaker for those that follow.
+    ranked = [_rank(arm, index, lexical, queries, report) for arm in arms]
+    _check_ids(ranked, judgments, index)
+    timed = _time_arms(arms, index, lexical, queries[:MAX_TIMED], report)
+    outcomes = [
+        Outcome(arm.name, found.run, per_query(found.run, judgments, queries), found.statuses, timed[arm.name])
+        for arm, found in zip(arms, ranked, strict=True)
+    ]
     return Evaluation(len(queries), tuple(_rows(outcomes)), _by_family(outcomes, queries, families or {})), outcomes
 
 
@@ -122,51 +150,82 @@ TIMING_BUDGET_MS = 50.0
 
 def _time_arms(
     arms: Sequence[Arm], index: str, lexical: Lexical, queries: Sequence[str], report: Progress
-) -> dict[str, Floats]:
-    """Milliseconds of a page of 10 for each arm and query; arms take turns so that a noisy moment hits all."""
+) -> dict[str, Timed]:
+    """A page of 10 for each arm and query; arms take turns so that a noisy moment hits all."""
     timings = {arm.name: np.zeros(len(queries)) for arm in arms}
+    statuses: dict[str, Counter[str]] = {arm.name: Counter() for arm in arms}
     for at, text in enumerate(queries):
         for turn in range(len(arms)):
             arm = arms[(at + turn) % len(arms)]
             body = search_body(lexical(text), text, arm.mode, PAGE, TIMING_BUDGET_MS)
             started = time.perf_counter()
-            ask(arm, index, body)
+            _, status = ask(arm, index, body)
             timings[arm.name][at] = 1000 * (time.perf_counter() - started)
+            statuses[arm.name][status] += 1
         report("time", at + 1, len(queries))
-    return timings
+    return {arm.name: Timed(timings[arm.name], dict(statuses[arm.name])) for arm in arms}
 
 
-def _outcome(
-    arm: Arm,
-    index: str,
-    lexical: Lexical,
-    queries: Sequence[str],
-    judgments: Judgments,
-    milliseconds: Floats,
-    report: Progress,
-) -> Outcome:
+@dataclass(frozen=True)
+class _Ranked:
+    """What an arm found, and what the shim said of it."""
+
+    run: Run
+    statuses: Mapping[str, int]
+
+
+def _rank(arm: Arm, index: str, lexical: Lexical, queries: Sequence[str], report: Progress) -> _Ranked:
     run: dict[str, list[str]] = {}
-    statuses: dict[str, int] = {}
+    statuses: Counter[str] = Counter()
     for at, text in enumerate(queries):
         answer, status = ask(arm, index, search_body(lexical(text), text, arm.mode, DEPTH, QUALITY_BUDGET_MS))
         run[text] = [hit["_id"] for hit in answer["hits"]["hits"]]
-        statuses[status] = statuses.get(status, 0) + 1
+        statuses[status] += 1
         report(arm.name, at + 1, len(queries))
-    return Outcome(arm.name, run, per_query(run, judgments, queries), statuses, milliseconds)
+    return _Ranked(run, dict(statuses))
 
 
 def ask(arm: Arm, index: str, body: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    """The answer and what the shim said of it; `direct` when there is none between."""
+    """The answer and what the shim said of it; `direct` when there is none between.
+
+    Raises:
+        SearchError: the arm is gone, refused, or answered from a part of the index; or it is no shim and should be.
+    """
     with asking(arm.client, f"searching {index}"):
         # The client's own search() drops the headers, and the status of the shim is one.
-        _, headers, answer = arm.client.transport.get_connection().perform_request(
+        _, headers, text = arm.client.transport.get_connection().perform_request(
             "POST",
             f"/{quote(index, safe=',*-')}/_search",
             body=json.dumps(body).encode(),
             headers={"content-type": "application/json"},
         )
-    statuses = [value for name, value in headers.items() if name.lower() == "x-gram-status"]
-    return json.loads(answer), statuses[0] if statuses else "direct"
+    status = next((value for name, value in headers.items() if name.lower() == "x-gram-status"), DIRECT)
+    if arm.mode is not None and status == DIRECT:
+        raise SearchError(f"{url_of(arm.client)} is no gram shim: its answer has no x-gram-status", next_step=_SHIM)
+    return _whole(arm, text), status
+
+
+def _whole(arm: Arm, text: str) -> dict[str, Any]:
+    """The answer, if it is one and comes from every shard in time: a part would be measured as a bad ranking."""
+    try:
+        answer: dict[str, Any] = json.loads(text)
+        hits, failed = answer["hits"]["hits"], answer.get("_shards", {}).get("failed", 0)
+        whole = isinstance(hits, list) and not failed and not answer.get("timed_out")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SearchError(f"{url_of(arm.client)} answered a search with {text[:200]!r}", next_step=_LOG) from error
+    if not whole:
+        raise SearchError(
+            f"{url_of(arm.client)} searched a part of the index only: {failed} shards failed", next_step=_LOG
+        )
+    return answer
+
+
+def _check_ids(ranked: Sequence[_Ranked], judgments: Judgments, index: str) -> None:
+    if not any(key in judgments[query] for found in ranked for query, page in found.run.items() for key in page):
+        raise JudgmentsError(
+            f"no search in {index} found any product that the judgments name",
+            next_step="check that docid in the judgments is the _id of the index, and the fields of [search]",
+        )
 
 
 def _rows(outcomes: Sequence[Outcome]) -> list[Row]:
@@ -176,9 +235,10 @@ def _rows(outcomes: Sequence[Outcome]) -> list[Row]:
             outcome.name,
             {name: interval(values) for name, values in outcome.measures.items()},
             {name: interval(values - base.measures[name]) for name, values in outcome.measures.items()},
-            interval(outcome.milliseconds, statistic=quantile(0.5)),
-            interval(outcome.milliseconds, statistic=quantile(0.99)),
+            interval(outcome.timed.milliseconds, statistic=quantile(0.5)),
+            interval(outcome.timed.milliseconds, statistic=quantile(0.99)),
             outcome.statuses,
+            outcome.timed.statuses,
         )
         for outcome in outcomes
     ]
@@ -199,7 +259,7 @@ def _by_family(
 
 
 def check_modes(modes: Sequence[str]) -> list[Mode]:
-    """The modes by their names.
+    """The modes by their names, each once.
 
     Raises:
         ConfigError: a name is no mode.
@@ -208,4 +268,4 @@ def check_modes(modes: Sequence[str]) -> list[Mode]:
     unknown = [name for name in modes if name not in known]
     if unknown:
         raise ConfigError(f"unknown mode {unknown[0]!r}", next_step=f"use one of {', '.join(known)}")
-    return [Mode(name) for name in modes]
+    return [Mode(name) for name in dict.fromkeys(modes)]
