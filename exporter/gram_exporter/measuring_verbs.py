@@ -16,6 +16,7 @@ from gram_plugin.search.client import DEFAULT_URL, URL_VARIABLE
 
 if TYPE_CHECKING:
     from gram_exporter.config import Config
+    from gram_exporter.evaluate import Evaluation
 
 _ConfigFile = Annotated[Path, typer.Option("--config", help="The gram.toml to go by.")]
 _Bundle = Annotated[Path, typer.Option("--bundle", help="Folder that `gram export` wrote.")]
@@ -56,10 +57,10 @@ def _tune(
     settings = load_config(config)
     if lexical and judgments is None:
         raise ConfigError("--lexical needs development judgments", next_step="pass --judgments FILE")
+    name = _index_of(settings, index)
     dev = read_judgments(judgments, queries=queries) if judgments else None
-    with progress_bars(console) as report:
-        tuning = Tuning.open(settings, _index_of(settings, index), bundle, url, report)
-        if lexical and dev:
+    with progress_bars(console) as report, Tuning.open(settings, name, bundle, url, report) as tuning:
+        if lexical and dev is not None:
             tuning = tuning.with_lexical(dev)
         kept = tuning.calibrate(dev, training)
     if lexical:
@@ -94,11 +95,17 @@ def _evaluate(
     console = Console(stderr=True)
     settings = load_config(config)
     name = _index_of(settings, index)
+    _check_folder(json_file)
+    judged, kinds = read_judgments(judgments, queries=queries), _kinds(families)
+    if kinds and not kinds.keys() & judged.keys():
+        raise JudgmentsError(f"no query of {families} is in {judgments}", next_step="check that both are of one split")
     comparison = Comparison(settings.search, name, url, bundle, tuple(modes or ("rerank", "recall")), shim)
     with progress_bars(console) as report:
-        found = comparison.run(read_judgments(judgments, queries=queries), _kinds(families), report)
+        found = comparison.run(judged, kinds, report)
     if json_file:
-        json_file.write_text(json.dumps(found.to_json(), indent=2), encoding="utf-8")
+        _write_json(json_file, found)
+    for line in _unenriched_lines(found):
+        console.print(line, soft_wrap=True, markup=False)
     table = Console()
     table.print(table_of(found, f"{name}, {judgments.name}"))
     if found.families:
@@ -135,6 +142,35 @@ def _kinds(path: Path | None) -> dict[str, str]:
         return {}
     try:
         with path.open(encoding="utf-8", newline="") as stream:
-            return {row["query"]: row["kind"] for row in csv.DictReader(stream)}
-    except (OSError, KeyError, UnicodeDecodeError) as error:
-        raise JudgmentsError(f"{path} is no CSV with the columns query and kind: {error!r}") from error
+            # white space as in judgments, or the queries would not be found among them
+            return {" ".join(row["query"].split()): row["kind"].strip() for row in csv.DictReader(stream)}
+    except (OSError, KeyError, AttributeError, UnicodeDecodeError, csv.Error) as error:
+        raise JudgmentsError(
+            f"{path} is no CSV with the columns query and kind: {error!r}",
+            next_step="give a CSV whose first line is query,kind, or leave --families out",
+        ) from error
+
+
+def _check_folder(json_file: Path | None) -> None:
+    """An evaluation takes minutes: a folder that is not there should be told before."""
+    if json_file and not json_file.parent.is_dir():
+        raise ConfigError(f"{json_file.parent} is no folder", next_step="make it, or name another file with --json")
+
+
+def _write_json(path: Path, found: Evaluation) -> None:
+    try:
+        path.write_text(json.dumps(found.to_json(), indent=2), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be written: {error.strerror}", next_step="name another file with --json"
+        ) from error
+
+
+def _unenriched_lines(found: Evaluation) -> list[str]:
+    """One line for each arm and reason, for a table must not pass lexical answers for those with codes."""
+    return [
+        f"{row.name}: {count} of {sum(row.statuses.values()) + sum(row.timed_statuses.values())} searches "
+        f"were answered without codes: {status}"
+        for row in found.rows
+        for status, count in row.unenriched.items()
+    ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,8 @@ from gram_exporter.lexical import FORMS_TRIED, Lexical, first_forms, further_for
 from gram_exporter.measures import Judgments, Run, measured_queries, per_query
 from gram_plugin.contract.codes import Generator, Role, ScoredCode
 from gram_plugin.contract.text import render_query
-from gram_plugin.errors import JudgmentsError
-from gram_plugin.search.client import asking
+from gram_plugin.errors import JudgmentsError, SearchError
+from gram_plugin.search.client import asking, url_of
 from gram_plugin.search.query import ClauseSettings, Mode, enrich
 
 STRENGTHS = (0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.5)
@@ -56,10 +56,10 @@ def tune_lexical(
         progress: told of every query form.
 
     Raises:
-        JudgmentsError: no query has a relevant product.
+        JudgmentsError: no query has a relevant product, or none of those is found.
         SearchError: a search was refused.
     """
-    queries = _development_queries(judgments)
+    queries = development_queries(judgments)
     report = progress or (lambda _stage, _done, _total: None)
     scores: dict[SearchConfig, float] = {}
 
@@ -68,6 +68,7 @@ def tune_lexical(
             bodies = [_page(lexical_query(form)(query)) for query in queries]
             scores[form] = _score(_ask(client, index, queries, bodies), judgments, queries)
             report("tune BM25", len(scores), FORMS_TRIED)
+        _check_found(scores.values(), index)
         return max(scores, key=lambda form: scores[form])
 
     return best_with(further_forms(best_with(first_forms(text_fields, other_fields))))
@@ -97,10 +98,10 @@ def tune_strength(
         progress: told of every strength.
 
     Raises:
-        JudgmentsError: no query has a relevant product.
+        JudgmentsError: no query has a relevant product, or none of those is found.
         SearchError: a search was refused.
     """
-    queries = _development_queries(judgments)
+    queries = development_queries(judgments)
     report = progress or (lambda _stage, _done, _total: None)
     codes = _decode(generator, queries)
     scores: dict[float, float] = {}
@@ -111,14 +112,28 @@ def tune_strength(
         ]
         scores[strength] = _score(_ask(client, index, queries, bodies), judgments, queries)
         report("tune", at + 1, len(STRENGTHS) + 1)
+    _check_found(scores.values(), index)
     return Tuned(max(STRENGTHS, key=lambda strength: scores[strength]), scores)
 
 
-def _development_queries(judgments: Judgments) -> list[str]:
+def development_queries(judgments: Judgments) -> list[str]:
+    """The first 300 queries with a relevant product.
+
+    Raises:
+        JudgmentsError: there is none.
+    """
     queries = measured_queries(judgments)[:MAX_QUERIES]
     if not queries:
         raise JudgmentsError("no query has a product with a grade above 0", next_step="check the judgments file")
     return queries
+
+
+def _check_found(scores: Iterable[float], index: str) -> None:
+    if not any(scores):
+        raise JudgmentsError(
+            f"no search in {index} found any product that the judgments call relevant",
+            next_step="check that docid in the judgments is the _id of the index, and the fields that are searched",
+        )
 
 
 def _score(run: Run, judgments: Judgments, queries: Sequence[str]) -> float:
@@ -154,8 +169,22 @@ def _ask(
     run: dict[str, list[str]] = {}
     for start in range(0, len(queries), _BATCH):
         lines = [line for body in bodies[start : start + _BATCH] for line in ({}, body)]
-        with asking(client, f"tuning the strength of codes in {index}"):
+        with asking(client, f"tuning searches of {index}"):
             answers = client.msearch(body=lines, index=index)["responses"]
         for query, answer in zip(queries[start : start + _BATCH], answers, strict=True):
-            run[query] = [hit["_id"] for hit in answer.get("hits", {}).get("hits", [])]
+            run[query] = _hits(client, index, answer)
     return run
+
+
+def _hits(client: OpenSearch, index: str, answer: Mapping[str, Any]) -> list[str]:
+    """Ids of one answer; a refused or partial search must not count as one that found nothing."""
+    failed = answer.get("_shards", {}).get("failed", 0)
+    if "error" in answer or failed or answer.get("timed_out"):
+        error = answer.get("error") or {}
+        cause = (error.get("root_cause") or [error])[0] if isinstance(error, Mapping) else {"reason": error}
+        reason = cause.get("reason") or f"answered in part only, {failed} shards failed"
+        raise SearchError(
+            f"{url_of(client)}: a search of {index} while tuning failed: {answer.get('status', '')} {reason}"[:500],
+            next_step="check the fields of [search] in gram.toml; the log of the node tells more",
+        )
+    return [hit["_id"] for hit in answer["hits"]["hits"]]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,14 +11,14 @@ from opensearchpy import OpenSearch
 
 from gram_exporter.config import Config, SearchConfig
 from gram_exporter.lexical import lexical_query
-from gram_exporter.measures import Judgments, measured_queries
+from gram_exporter.measures import Judgments
 from gram_exporter.record import CALIBRATION_TEXTS, read_calibration_texts
-from gram_exporter.tune import tune_lexical, tune_strength
+from gram_exporter.tune import development_queries, tune_lexical, tune_strength
 from gram_plugin.contract.codes import Role
 from gram_plugin.decode.generator import OnnxGenerator
-from gram_plugin.errors import CalibrationError
+from gram_plugin.errors import CalibrationError, CodeError
 from gram_plugin.search.calibrate import DEFAULT_STRENGTH, calibrate_index
-from gram_plugin.search.client import connect
+from gram_plugin.search.client import asking, connect
 from gram_plugin.search.mappings import IndexCalibration, check_index, write_calibration
 from gram_plugin.search.query import ClauseSettings
 
@@ -39,23 +40,24 @@ class Tuning:
     progress: Progress
 
     @classmethod
-    def open(cls, config: Config, index: str, bundle: Path, url: str, progress: Progress) -> Tuning:
+    @contextmanager
+    def open(cls, config: Config, index: str, bundle: Path, url: str, progress: Progress) -> Iterator[Tuning]:
         """Connects and checks both ends.
 
         Raises:
             MappingError: the index lacks the fields for codes.
             BundleError: the bundle cannot be used.
         """
-        client = connect(url, timeout_s=TIMEOUT_S)
-        fields = check_index(client, index)
-        return cls(client, config, index, config.search, OnnxGenerator.open(bundle), fields.weighted, progress)
+        with connect(url, timeout_s=TIMEOUT_S) as client:
+            fields = check_index(client, index)
+            yield cls(client, config, index, config.search, OnnxGenerator.open(bundle), fields.weighted, progress)
 
     def with_lexical(self, dev: Judgments) -> Tuning:
         """The same with the lexical query that does best on development judgments."""
         catalogue = self.config.catalogue
         others = [name for name in catalogue.attributes if name not in catalogue.text]
         found = tune_lexical(self.client, self.index, catalogue.text, others, dev, progress=self.progress)
-        return replace(self, search=replace(found, index=self.index))
+        return replace(self, search=replace(found, index=self.index, strength=self.search.strength))
 
     def calibrate(self, dev: Judgments | None, training: Path) -> IndexCalibration:
         """Measures the score scale, chooses the strength, and keeps both in the index.
@@ -64,9 +66,10 @@ class Tuning:
         is measured on the queries that training kept apart.
 
         Raises:
-            CalibrationError: there are neither judgments nor a training with queries.
+            CalibrationError: there are neither judgments nor a training with queries, or no codes to tune.
+            JudgmentsError: no query of `dev` has a relevant product.
         """
-        queries = measured_queries(dev) if dev else _held_queries(training)
+        queries = _held_queries(training) if dev is None else development_queries(dev)
         lexical = lexical_query(self.search)
         generation = self.generator.generation
         measured = calibrate_index(self.client, self.index, queries, lexical, generation=generation)
@@ -75,8 +78,9 @@ class Tuning:
         return kept
 
     def _strength(self, dev: Judgments | None, score_scale: float) -> float:
-        if self.search.strength is not None or not dev:
+        if self.search.strength is not None or dev is None:
             return self.search.strength or DEFAULT_STRENGTH
+        self._check_codes()
         return tune_strength(
             self.client,
             self.index,
@@ -88,6 +92,17 @@ class Tuning:
             progress=self.progress,
         ).strength
 
+    def _check_codes(self) -> None:
+        """Without codes in the index every strength is as good as any."""
+        coded = {"query": {"term": {"gram.model": self.generator.generation}}}
+        with asking(self.client, f"counting codes in {self.index}"):
+            found = self.client.count(index=self.index, body=coded)["count"]
+        if not found:
+            raise CalibrationError(
+                f"no product of {self.index} has codes of generation {self.generator.generation}",
+                next_step="index the products first, with `gram ingest` or through `gram sidecar`",
+            )
+
 
 def _held_queries(training: Path) -> list[str]:
     path = training / CALIBRATION_TEXTS
@@ -96,4 +111,10 @@ def _held_queries(training: Path) -> list[str]:
             f"there are no queries to measure with: no judgments, and no {path}",
             next_step="pass --judgments, or --training with the folder of `gram train`",
         )
-    return [held.text for held in read_calibration_texts(path) if held.role is Role.QUERY]
+    try:
+        held = [item.text for item in read_calibration_texts(path) if item.role is Role.QUERY]
+    except (OSError, ValueError, KeyError, CodeError) as error:
+        raise CalibrationError(f"{path} cannot be read: {error!r}", next_step="run `gram train` again") from error
+    if not held:
+        raise CalibrationError(f"{path} holds no queries", next_step="pass --judgments")
+    return held
