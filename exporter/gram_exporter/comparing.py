@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+
+from opensearchpy import OpenSearch
 
 from gram_exporter.config import SearchConfig
 from gram_exporter.evaluate import Evaluation, arms_of, check_modes, evaluate
 from gram_exporter.lexical import lexical_query
 from gram_exporter.measures import Judgments
-from gram_exporter.servers import UNCACHED, running
+from gram_exporter.servers import MEASURED, running
 from gram_plugin.contract.bundle import read_manifest
-from gram_plugin.search.client import connect
+from gram_plugin.search.client import address, connect
 from gram_plugin.search.mappings import check_index, read_calibration
 
 TIMEOUT_S = 60.0
@@ -44,15 +46,18 @@ class Comparison:
         with connect(self.url, timeout_s=TIMEOUT_S) as direct:
             check_index(direct, self.index)
             read_calibration(direct, self.index, generation=read_manifest(self.bundle).generation)
-            with self._shim() as shim_url, connect(shim_url, timeout_s=TIMEOUT_S) as shim:
+            with self._shim() as shim:
                 arms = arms_of(direct, shim, modes)
                 lexical = lexical_query(self.search)
                 return evaluate(arms, self.index, lexical, judgments, families=kinds, progress=progress)[0]
 
     @contextmanager
-    def _shim(self) -> Iterator[str]:
-        if self.shim:
-            yield self.shim
-            return
-        with running("shim", self.bundle, self.url, UNCACHED) as url:
-            yield url
+    def _shim(self) -> Iterator[OpenSearch]:
+        """A client of the shim, with the credentials that OpenSearch is asked with: the shim has none of its own."""
+        caller = address(self.url)
+        started = nullcontext(self.shim) if self.shim else running("shim", self.bundle, self.url, MEASURED)
+        with (
+            started as url,
+            connect(url, timeout_s=TIMEOUT_S, username=caller.username, password=caller.password) as client,
+        ):
+            yield client

@@ -25,7 +25,7 @@ from gram_exporter.measures import Judgments, measured_queries
 from gram_exporter.package import export_bundle
 from gram_exporter.record import RECORD, read_record
 from gram_exporter.report import SideBySide, families_table, page_of, side_by_side_table, table_of
-from gram_exporter.servers import UNCACHED, running
+from gram_exporter.servers import MEASURED, running
 from gram_exporter.shop.folder import write_shop
 from gram_exporter.shop.shop import LABEL, make_shop
 from gram_exporter.showing import Showing, telling_queries
@@ -77,9 +77,9 @@ def run_demo(settings: DemoSettings, console: Console, progress: Progress) -> Ev
     """
     with ExitStack() as stack:
         url = stack.enter_context(_cluster(settings.url))
-        work = _work_folder(settings)
+        work = work_folder(settings)
         console.print(f"{LABEL} in {work}; OpenSearch at {url}", soft_wrap=True)
-        config = _shop(work / SHOP, settings)
+        config = provide_shop(work / SHOP, settings)
         documents = _documents(config)
         bundle = _bundle(work, config, documents, progress)
         client = stack.enter_context(connect(url, timeout_s=60))
@@ -89,7 +89,7 @@ def run_demo(settings: DemoSettings, console: Console, progress: Progress) -> Ev
         generator = OnnxGenerator.open(bundle)
         search = _calibrate(client, generator, config, read_judgments(work / SHOP / "judgments-dev.csv"), progress)
         test = read_judgments(work / SHOP / "judgments-test.csv")
-        shim = stack.enter_context(running("shim", bundle, url, UNCACHED))
+        shim = stack.enter_context(running("shim", bundle, url, MEASURED))
         with connect(shim, timeout_s=60) as through_shim:
             arms = arms_of(client, through_shim, [Mode.RERANK, Mode.RECALL])
             kinds = _kinds(work / SHOP / "queries-test.csv")
@@ -111,7 +111,7 @@ def _cluster(url: str | None) -> Iterator[str]:
         yield node.url
 
 
-def _work_folder(settings: DemoSettings) -> Path:
+def work_folder(settings: DemoSettings) -> Path:
     """A folder named after everything that its content depends on, so that a re-run finds its own."""
     facts = [version("gram-opensearch"), settings.products, settings.seed, settings.minutes]
     name = hashlib.blake2b(repr(facts).encode(), digest_size=4).hexdigest()
@@ -120,10 +120,12 @@ def _work_folder(settings: DemoSettings) -> Path:
     return folder.resolve()
 
 
-def _shop(folder: Path, settings: DemoSettings) -> Config:
+def provide_shop(folder: Path, settings: DemoSettings) -> Config:
+    """The sample shop in `folder`, which is whole or not there; made anew if it lacks its gram.toml."""
     if not (folder / "gram.toml").is_file():
         staging = folder.with_name(folder.name + ".part")
-        shutil.rmtree(staging, ignore_errors=True)
+        for remains in (staging, folder):
+            shutil.rmtree(remains, ignore_errors=True)
         write_shop(make_shop(settings.seed, settings.products), staging)
         staging.rename(folder)
     config = load_config(folder / "gram.toml")
@@ -139,6 +141,7 @@ def _documents(config: Config) -> dict[str, Mapping[str, Any]]:
 def _bundle(work: Path, config: Config, documents: Documents, progress: Progress) -> Path:
     training, bundle = work / TRAINING, work / BUNDLE
     if not (training / RECORD).is_file():
+        shutil.rmtree(bundle, ignore_errors=True)  # of an earlier training
         train(documents, positives(config).wanted, config, training, resume=True, progress=progress)
     if not (bundle / MANIFEST).is_file():
         export_bundle(

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import re
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from gram_plugin.errors import GramError
+from gram_plugin.search.client import address
 
-UNCACHED = {"GRAM_CACHE_ENTRIES": "0"}
-"""Settings of a shim that is measured: several arms ask the same query, and none may ride on another's decoding."""
+MEASURED = {"GRAM_CACHE_ENTRIES": "0", "GRAM_REQUIRE_MODEL": "true"}
+"""Settings of a shim that is measured.
+
+Several arms ask the same query, and none may ride on another's decoding; a plain proxy must not pass for codes.
+"""
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 15.0
 _POLL_S = 0.1
@@ -25,36 +29,41 @@ _LISTENING = re.compile(r"listening on (http://\S+)")
 
 
 @contextmanager
-def running(verb: str, bundle: Path, url: str, settings: Mapping[str, str]) -> Iterator[str]:
+def running(
+    verb: str, bundle: Path, url: str, settings: Mapping[str, str], *, start_timeout_s: float = START_TIMEOUT_S
+) -> Iterator[str]:
     """Runs `gram shim` or `gram sidecar` on a free port while the block runs; gives its URL.
 
     Args:
         verb: `shim` or `sidecar`.
         bundle: the bundle that it serves.
-        url: OpenSearch behind it.
-        settings: `GRAM_` variables; those of this process are not handed on.
+        url: OpenSearch behind it; credentials in it are left out, the caller's requests carry their own.
+        settings: `GRAM_` variables; of those of this process only the certificates to trust are handed on.
+        start_timeout_s: longest wait until it is ready.
 
     Raises:
-        GramError: it ended, or was not ready within a minute; with the end of what it said.
+        GramError: it ended, or was not ready in time; with the end of what it said.
     """
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("GRAM_")} | dict(settings)
-    options = ["--bundle", str(bundle), "--url", url, "--port", "0"]
+    upstream = address(url)
+    trust = {"GRAM_CA_FILE": upstream.ca_file} if upstream.ca_file else {}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("GRAM_")}
+    options = ["--bundle", str(bundle), "--url", upstream.url, "--port", "0"]
     with tempfile.NamedTemporaryFile("w+", suffix=f"-gram-{verb}.log") as said:
         process = subprocess.Popen(  # noqa: S603 - our own program
             [sys.executable, "-m", "gram_plugin.cli", verb, *options],
-            env=environ,
+            env={**inherited, **trust, **settings},
             stdin=subprocess.DEVNULL,
             stdout=said,
             stderr=subprocess.STDOUT,
         )
         try:
-            yield _ready(process, Path(said.name), verb)
+            yield _ready(process, Path(said.name), verb, start_timeout_s)
         finally:
             _end(process)
 
 
-def _ready(process: subprocess.Popen[bytes], said: Path, verb: str) -> str:
-    limit = time.monotonic() + START_TIMEOUT_S
+def _ready(process: subprocess.Popen[bytes], said: Path, verb: str, timeout_s: float) -> str:
+    limit = time.monotonic() + timeout_s
     while time.monotonic() < limit and process.poll() is None:
         found = _LISTENING.search(said.read_text(encoding="utf-8", errors="replace"))
         if found and _answers(f"{found[1]}/-/ready"):
@@ -66,10 +75,12 @@ def _ready(process: subprocess.Popen[bytes], said: Path, verb: str) -> str:
 
 
 def _answers(url: str) -> bool:
+    # A proxy of the environment cannot reach our loopback.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - loopback, our own server
+        with opener.open(url, timeout=5) as answer:
             return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
+    except (OSError, http.client.HTTPException):
         return False
 
 
