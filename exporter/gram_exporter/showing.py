@@ -14,8 +14,8 @@ from gram_exporter.measures import Judgments
 from gram_exporter.report import ShownProduct, SideBySide
 from gram_plugin.contract.codes import Generator, Role
 from gram_plugin.contract.text import render_query
+from gram_plugin.search.query import NAME_PREFIX
 
-CLAUSE_NAME = "gram:"
 SHOWN = 5
 
 
@@ -50,16 +50,19 @@ class Showing:
         return tuple(self._product(hit, query) for hit in answer["hits"]["hits"])
 
     def _product(self, hit: Mapping[str, Any], query: str) -> ShownProduct:
-        named = [name.removeprefix(CLAUSE_NAME) for name in hit.get("matched_queries", ())]
+        # An index's owner may name queries of his own.
+        named = [name for name in hit.get("matched_queries", ()) if name.startswith(NAME_PREFIX)]
         title = str(hit.get("_source", {}).get(self.title_field, hit["_id"]))
-        return ShownProduct(
-            title, self.judgments[query].get(hit["_id"], 0.0), tuple(name.split("/", 1)[-1] for name in named)
-        )
+        grade = self.judgments.get(query, {}).get(hit["_id"], 0.0)
+        return ShownProduct(title, grade, tuple(name.removeprefix(NAME_PREFIX) for name in named))
 
 
 def telling_queries(without: Outcome, with_codes: Outcome) -> list[tuple[str, str]]:
-    """Three queries with a caption: that with the greatest gain in nDCG@10, the median one, and the greatest loss."""
+    """Up to three queries with a caption: the greatest gain in nDCG@10, the median one, and the greatest loss."""
     gains = with_codes.measures["nDCG@10"] - without.measures["nDCG@10"]
     order, queries = np.argsort(gains, kind="stable"), list(without.run)
     picked = {"most gained": order[-1], "typical": order[len(order) // 2], "most lost": order[0]}
-    return [(queries[at], f"{why}: nDCG@10 {gains[at]:+.2f}") for why, at in picked.items()]
+    why_of: dict[int, str] = {}
+    for why, at in picked.items():
+        why_of.setdefault(int(at), why)
+    return [(queries[at], f"{why}: nDCG@10 {gains[at]:+.2f}") for at, why in why_of.items()]
