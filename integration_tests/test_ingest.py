@@ -94,14 +94,21 @@ def test_killed_at_any_moment_the_next_run_completes_the_same_index(
     assert not checkpoint.exists()
 
 
+def heed_ctrl_c() -> None:
+    """A shell's background job ignores SIGINT and hands that on; a person's terminal does not."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_ends_with_130_and_says_how_to_go_on(
     node: RunningNode, index: str, environment: dict[str, str], tmp_path: Path
 ) -> None:
     """An interrupted run keeps its checkpoint."""
-    catalogue = write(tmp_path / "products.jsonl", products(20_000))
+    catalogue = write(tmp_path / "products.jsonl", products(6_000))
     command = [*GRAM, "ingest", str(catalogue), "--index", index, "--url", node.url, "--bulk", "20"]
     checkpoint = tmp_path / f"{index}.ingest.json"
-    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c
+    )
     wait_for(lambda: checkpoint.exists() or process.poll() is not None)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
