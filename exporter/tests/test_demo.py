@@ -1,0 +1,53 @@
+"""What the demo makes once and finds again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gram_exporter.demo import SHOP, DemoSettings, provide_shop, work_folder
+
+
+def _settings(folder: Path) -> DemoSettings:
+    return DemoSettings(folder, products=500, seed=3, minutes=0.5)
+
+
+def _names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_a_rerun_finds_its_work_folder(tmp_path: Path) -> None:
+    """The same settings name the same folder, wherever OpenSearch is; another size, seed or time names another."""
+    settings = _settings(tmp_path / "work")
+    first = work_folder(settings)
+    (first / "made").touch()
+    same = [settings, replace(settings, url="http://localhost:1"), replace(settings, keep=True)]
+    others = [replace(settings, products=600), replace(settings, seed=4), replace(settings, minutes=1.0)]
+    assert {work_folder(one) for one in same} == {first}
+    assert len({first, *map(work_folder, others)}) == 4
+    assert (first / "made").is_file()
+
+
+def test_the_shop_is_made_once_with_the_demo_s_minutes(tmp_path: Path) -> None:
+    """A re-run reads what lies there and writes nothing."""
+    folder = tmp_path / SHOP
+    first = provide_shop(folder, _settings(tmp_path))
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    again = provide_shop(folder, _settings(tmp_path))
+    assert again == first
+    assert first.training.minutes == 0.5
+    assert first.catalogue.path == folder / "products.jsonl"
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("remains", ["shop.part", "shop"])
+def test_the_shop_is_whole_or_not_there(tmp_path: Path, remains: str) -> None:
+    """What an interrupted run left, in the staging folder or in the shop's, is replaced as a whole."""
+    (tmp_path / remains).mkdir()
+    (tmp_path / remains / "stray").write_text("half", encoding="utf-8")
+    provide_shop(tmp_path / SHOP, _settings(tmp_path))
+    assert not (tmp_path / "shop.part").exists()
+    assert {"gram.toml", "products.jsonl"} <= _names(tmp_path / SHOP)
+    assert "stray" not in _names(tmp_path / SHOP)
