@@ -12,7 +12,7 @@ from opensearchpy import OpenSearch
 from gram_exporter.config import SearchConfig
 from gram_exporter.evaluate import Evaluation, arms_of, check_modes, evaluate
 from gram_exporter.lexical import lexical_query
-from gram_exporter.measures import Judgments
+from gram_exporter.measures import Judgments, require_measured
 from gram_exporter.servers import MEASURED, running
 from gram_plugin.contract.bundle import read_manifest
 from gram_plugin.search.client import address, connect
@@ -43,6 +43,7 @@ class Comparison:
             JudgmentsError: no query has a relevant product.
         """
         modes = check_modes(self.modes)
+        require_measured(judgments)  # before a shim is started for nothing
         with connect(self.url, timeout_s=TIMEOUT_S) as direct:
             check_index(direct, self.index)
             read_calibration(direct, self.index, generation=read_manifest(self.bundle).generation)

@@ -14,7 +14,7 @@ import numpy as np
 from opensearchpy import OpenSearch
 
 from gram_exporter.lexical import Lexical
-from gram_exporter.measures import Floats, Interval, Judgments, Run, interval, measured_queries, per_query, quantile
+from gram_exporter.measures import Floats, Interval, Judgments, Run, interval, per_query, quantile, require_measured
 from gram_plugin.errors import ConfigError, JudgmentsError, SearchError
 from gram_plugin.search.client import asking, url_of
 from gram_plugin.search.query import Mode
@@ -121,9 +121,7 @@ def evaluate(
         JudgmentsError: no query has a relevant product, or no arm finds any product that the judgments name.
         SearchError: an arm could not be asked, or answered in part only.
     """
-    queries = measured_queries(judgments)
-    if not queries:
-        raise JudgmentsError("no query has a product with a grade above 0", next_step="check the judgments file")
+    queries = require_measured(judgments)
     report = progress or (lambda _stage, _done, _total: None)
     # Timed last: searches that are late under the tight budget would open the shim's breaker for those that follow.
     ranked = [_rank(arm, index, lexical, queries, report) for arm in arms]

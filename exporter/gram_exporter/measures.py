@@ -9,6 +9,8 @@ import ir_measures
 import numpy as np
 import numpy.typing as npt
 
+from gram_plugin.errors import JudgmentsError
+
 Floats = npt.NDArray[np.float64]
 Run = Mapping[str, Sequence[str]]
 """Query text to ranked product ids."""
@@ -43,6 +45,18 @@ class Interval:
 def measured_queries(judgments: Judgments) -> list[str]:
     """Queries with at least one relevant product: the others can tell no arm from another."""
     return [query for query, grades in judgments.items() if any(grade > 0 for grade in grades.values())]
+
+
+def require_measured(judgments: Judgments) -> list[str]:
+    """The queries with at least one relevant product.
+
+    Raises:
+        JudgmentsError: there is none.
+    """
+    queries = measured_queries(judgments)
+    if not queries:
+        raise JudgmentsError("no query has a product with a grade above 0", next_step="check the judgments file")
+    return queries
 
 
 def per_query(run: Run, judgments: Judgments, queries: Sequence[str]) -> dict[str, Floats]:

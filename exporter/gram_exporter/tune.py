@@ -10,7 +10,7 @@ from opensearchpy import OpenSearch
 
 from gram_exporter.config import SearchConfig
 from gram_exporter.lexical import FORMS_TRIED, Lexical, first_forms, further_forms, lexical_query
-from gram_exporter.measures import Judgments, Run, measured_queries, per_query
+from gram_exporter.measures import Judgments, Run, per_query, require_measured
 from gram_plugin.contract.codes import Generator, Role, ScoredCode
 from gram_plugin.contract.text import render_query
 from gram_plugin.errors import JudgmentsError, SearchError
@@ -122,10 +122,7 @@ def development_queries(judgments: Judgments) -> list[str]:
     Raises:
         JudgmentsError: there is none.
     """
-    queries = measured_queries(judgments)[:MAX_QUERIES]
-    if not queries:
-        raise JudgmentsError("no query has a product with a grade above 0", next_step="check the judgments file")
-    return queries
+    return require_measured(judgments)[:MAX_QUERIES]
 
 
 def _check_found(scores: Iterable[float], index: str) -> None:
