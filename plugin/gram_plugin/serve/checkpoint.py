@@ -12,7 +12,11 @@ from gram_plugin.errors import ConfigError
 
 @dataclass(frozen=True)
 class Job:
-    """What is ingested into what; a checkpoint of another job is of no use."""
+    """What is ingested into what; a checkpoint of another job is of no use.
+
+    Attributes:
+        index_uuid: tells the index from one that was deleted and made anew under its name; empty if not known.
+    """
 
     catalogue: str
     size_bytes: int
@@ -20,12 +24,13 @@ class Job:
     index: str
     url: str
     generation: str | None
+    index_uuid: str = ""
 
     @classmethod
-    def of(cls, catalogue: Path, index: str, url: str, generation: str | None) -> Job:
+    def of(cls, catalogue: Path, index: str, url: str, generation: str | None, index_uuid: str = "") -> Job:
         """The job that reads a catalogue as it is now."""
         found = catalogue.stat()
-        return cls(str(catalogue.resolve()), found.st_size, found.st_mtime_ns, index, url, generation)
+        return cls(str(catalogue.resolve()), found.st_size, found.st_mtime_ns, index, url, generation, index_uuid)
 
 
 @dataclass(frozen=True)

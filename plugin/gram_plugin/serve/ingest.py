@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from urllib.parse import quote
 
 from gram_plugin.contract.catalogue import CatalogueReader, Product
 from gram_plugin.errors import MappingError, SearchError
@@ -20,7 +21,7 @@ from gram_plugin.serve.coding import Coder, utc_now
 from gram_plugin.serve.deadletter import DeadLetter, DeadLetterFile
 from gram_plugin.serve.delivery import Delivered, Delivery, Document, Refusal
 from gram_plugin.serve.fields import FieldCheck, GramFields
-from gram_plugin.serve.http import Headers
+from gram_plugin.serve.http import Headers, Upstream
 from gram_plugin.serve.preparing import fitting, with_gram
 
 
@@ -181,3 +182,18 @@ async def require_fields(check: FieldCheck, index: str, headers: Headers) -> Gra
             next_step="check the URL and the credentials (GRAM_OPENSEARCH_USERNAME, GRAM_OPENSEARCH_PASSWORD)",
         )
     return found
+
+
+async def index_uuid(upstream: Upstream, index: str, headers: Headers) -> str:
+    """What an index has to itself and one of the same name made later has not; of an alias, of all behind it.
+
+    Empty where OpenSearch does not say: no such index yet, or no right to read settings.
+
+    Raises:
+        SearchError: OpenSearch could not be asked.
+    """
+    answer = await upstream.send("GET", f"/{quote(index, safe='')}/_settings/index.uuid", "", headers, None)
+    if answer.status != 200:
+        return ""
+    found = json.loads(answer.body).values()
+    return ",".join(sorted(one["settings"]["index"]["uuid"] for one in found))

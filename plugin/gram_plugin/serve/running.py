@@ -25,7 +25,7 @@ from gram_plugin.serve.deadletter import DeadLetterFile
 from gram_plugin.serve.delivery import Delivery, Retrying
 from gram_plugin.serve.fields import FieldCheck
 from gram_plugin.serve.http import Headers, Upstream
-from gram_plugin.serve.ingest import ChunkSize, Ingest, Report, require_fields
+from gram_plugin.serve.ingest import ChunkSize, Ingest, Report, index_uuid, require_fields
 from gram_plugin.serve.program import log_json_lines, run_program
 from gram_plugin.serve.settings import SidecarSettings
 from gram_plugin.serve.sidecar import create_sidecar
@@ -105,10 +105,8 @@ def ingest(wish: Wish, console: Console) -> Done:
     catalogue = read_catalogue(wish.catalogue, id_field=id_field, skip_invalid=wish.skip_invalid)
     with console.status("checking the catalogue"):
         products = sum(1 for _ in catalogue)
-    job = checkpoint.Job.of(wish.catalogue, wish.index, found.url, generator.generation if generator else None)
-    kept = checkpoint.CheckpointFile(wish.checkpoint, job)
     with _bar(console, products) as bar:
-        report = asyncio.run(_ingest(wish, found, generator, catalogue, kept, bar))
+        report = asyncio.run(_ingest(wish, found, generator, catalogue, bar))
     return Done(report, len(catalogue.skipped))
 
 
@@ -117,16 +115,20 @@ async def _ingest(
     found: Address,
     generator: OnnxGenerator | None,
     catalogue: CatalogueReader,
-    kept: checkpoint.CheckpointFile,
     bar: Progress,
 ) -> Report:
-    headers, start = credentials(found), kept.load()
-    letters = DeadLetterFile(wish.dead_letters, resume_at=start.dead_letter_bytes if start else None)
-    begun = start or checkpoint.Progress()
+    headers = credentials(found)
     task = bar.task_ids[0]
     authority = Path(found.ca_file) if found.ca_file else None
     async with Upstream(found.url, request_timeout_s=_ANSWER_S, ca_file=authority) as upstream:
         fields = await require_fields(FieldCheck(upstream, max_age_s=60), wish.index, headers)
+        uuid = await index_uuid(upstream, wish.index, headers)
+        generation = generator.generation if generator else None
+        job = checkpoint.Job.of(wish.catalogue, wish.index, found.url, generation, uuid)
+        kept = checkpoint.CheckpointFile(wish.checkpoint, job)
+        start = kept.load()
+        begun = start or checkpoint.Progress()
+        letters = DeadLetterFile(wish.dead_letters, resume_at=start.dead_letter_bytes if start else None)
         delivery = Delivery(upstream, wish.index, headers, Retrying())
         size = ChunkSize(documents=wish.bulk)
         async with _coder(generator) as coder:

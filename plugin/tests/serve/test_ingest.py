@@ -30,7 +30,7 @@ from gram_plugin.serve.deadletter import DeadLetter, DeadLetterFile, read_dead_l
 from gram_plugin.serve.delivery import Delivery, Retrying
 from gram_plugin.serve.fields import FieldCheck, GramFields
 from gram_plugin.serve.http import Upstream
-from gram_plugin.serve.ingest import ChunkSize, Ingest, Report, chunks_of, require_fields
+from gram_plugin.serve.ingest import ChunkSize, Ingest, Report, chunks_of, index_uuid, require_fields
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 KEYWORD = {"type": "keyword"}
@@ -56,11 +56,15 @@ class PaperOpenSearch:
     mappings: dict[str, Any] = field(default_factory=lambda: {"properties": {"gram": {"properties": GRAM}}})
     documents: dict[str, Any] = field(default_factory=dict)
     bulks: list[list[str]] = field(default_factory=list)
+    uuids: dict[str, str] = field(default_factory=dict)
 
     async def handle(self, request: web.Request) -> web.Response:
         """A mapping or a bulk."""
         if request.path.endswith("_mapping"):
             return web.json_response({"products": {"mappings": self.mappings}})
+        if request.path.endswith("_settings/index.uuid"):
+            found = {name: {"settings": {"index": {"uuid": uuid}}} for name, uuid in self.uuids.items()}
+            return web.json_response(found, status=200 if found else 404)
         body = await request.read()
         if len(body) > self.largest:
             return web.Response(status=413)
@@ -121,7 +125,8 @@ class Place:
     @property
     def checkpoint(self) -> CheckpointFile:
         """The checkpoint of the catalogue."""
-        job = Job.of(self.folder / "products.jsonl", "products", "http://paper", None)
+        uuid = ",".join(self.opensearch.uuids.values())
+        job = Job.of(self.folder / "products.jsonl", "products", "http://paper", None, uuid)
         return CheckpointFile(self.folder / "checkpoint.json", job)
 
     def write(self, products: Sequence[Any]) -> None:
@@ -264,6 +269,23 @@ async def test_a_changed_catalogue_begins_at_the_beginning(place: Place) -> None
         await place.run()
     place.write([*PRODUCTS, {"id": "8"}])
     assert await place.run() == Report(Counts(indexed=8))
+
+
+async def test_an_index_made_anew_begins_at_the_beginning(place: Place) -> None:
+    """Under its old name it has none of the products that the checkpoint counts."""
+    place.opensearch.script, place.opensearch.uuids = [200, 403], {"products": "a"}
+    with pytest.raises(SearchError):
+        await place.run()
+    place.opensearch.documents, place.opensearch.uuids = {}, {"products": "b"}
+    assert await place.run() == Report(Counts(indexed=7))
+    assert place.opensearch.documents == BY_ID
+
+
+@pytest.mark.parametrize(("uuids", "expected"), [({}, ""), ({"products": "a"}, "a"), ({"p2": "b", "p1": "a"}, "a,b")])
+async def test_an_index_is_known_by_the_uuids_behind_its_name(uuids: dict[str, str], expected: str) -> None:
+    """An index has one, an alias many, and one that does not exist none."""
+    async with served(PaperOpenSearch(uuids=uuids)) as upstream:
+        assert await index_uuid(upstream, "products", []) == expected
 
 
 async def test_a_broken_line_stops_after_what_was_read_and_keeps_the_checkpoint(place: Place) -> None:
