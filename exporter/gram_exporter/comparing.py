@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from opensearchpy import OpenSearch
+from opensearchpy.exceptions import OpenSearchException
 
 from gram_exporter.config import SearchConfig
 from gram_exporter.evaluate import Evaluation, arms_of, check_modes, evaluate
@@ -15,7 +16,8 @@ from gram_exporter.lexical import lexical_query
 from gram_exporter.measures import Judgments, require_measured
 from gram_exporter.servers import MEASURED, running
 from gram_plugin.contract.bundle import read_manifest
-from gram_plugin.search.client import address, connect
+from gram_plugin.errors import SearchError
+from gram_plugin.search.client import address, connect, reason_of, url_of
 from gram_plugin.search.mappings import check_index, read_calibration
 
 TIMEOUT_S = 60.0
@@ -41,6 +43,7 @@ class Comparison:
             MappingError: the index lacks the fields for codes.
             CalibrationError: the index has no λ for the bundle's generation: the shim would serve no codes.
             JudgmentsError: no query has a relevant product.
+            SearchError: OpenSearch or the shim is gone, or the shim is none.
         """
         modes = check_modes(self.modes)
         require_measured(judgments)  # before a shim is started for nothing
@@ -61,4 +64,16 @@ class Comparison:
             started as url,
             connect(url, timeout_s=TIMEOUT_S, username=caller.username, password=caller.password) as client,
         ):
+            _check_shim(client)
             yield client
+
+
+def _check_shim(client: OpenSearch) -> None:
+    """OpenSearch itself would refuse the first search that names a mode, in words about a class of Java."""
+    try:
+        client.transport.perform_request("GET", "/-/ready")
+    except OpenSearchException as error:
+        raise SearchError(
+            f"{url_of(client)} is no gram shim that is ready: {reason_of(error)}",
+            next_step="give the address that `gram shim` listens on, or none: then one is started",
+        ) from error
