@@ -66,7 +66,7 @@ def per_query(run: Run, judgments: Judgments, queries: Sequence[str]) -> dict[st
     """
     names = {query: f"q{at}" for at, query in enumerate(queries)}
     qrels = [
-        ir_measures.Qrel(names[query], product_id, round(grade))
+        ir_measures.Qrel(names[query], product_id, _whole(grade))
         for query in queries
         for product_id, grade in judgments[query].items()
     ]
@@ -109,6 +109,11 @@ def interval(
 def quantile(share: float) -> Callable[[Floats], Floats]:
     """A statistic for `interval`: the quantile of each resample."""
     return lambda drawn: np.quantile(drawn, share, axis=-1)
+
+
+def _whole(grade: float) -> int:
+    """A grade as trec_eval wants it, a whole number: in thousandths, which changes no nDCG, and never 0 if above 0."""
+    return max(round(1000 * grade), int(grade > 0))
 
 
 def _judged_share(page: Sequence[str], grades: Mapping[str, float]) -> float:
