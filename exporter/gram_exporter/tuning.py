@@ -53,10 +53,16 @@ class Tuning:
             yield cls(client, config, index, config.search, OnnxGenerator.open(bundle), fields.weighted, progress)
 
     def with_lexical(self, dev: Judgments) -> Tuning:
-        """The same with the lexical query that does best on development judgments."""
+        """The same with the lexical query that does best on development judgments.
+
+        It searches the fields of `[search]`: that an attribute is trained on does not make it searchable as text.
+        """
         catalogue = self.config.catalogue
-        others = [name for name in catalogue.attributes if name not in catalogue.text]
-        found = tune_lexical(self.client, self.index, catalogue.text, others, dev, progress=self.progress)
+        named = [field.partition("^")[0] for field in self.search.fields]
+        searched = list(dict.fromkeys(named or [*catalogue.text, *catalogue.attributes]))
+        text = [name for name in catalogue.text if name in searched] or searched[:1]
+        others = [name for name in searched if name not in text]
+        found = tune_lexical(self.client, self.index, text, others, dev, progress=self.progress)
         return replace(self, search=replace(found, index=self.index, strength=self.search.strength))
 
     def calibrate(self, dev: Judgments | None, training: Path) -> IndexCalibration:

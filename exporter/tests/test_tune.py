@@ -195,10 +195,10 @@ def test_the_first_queries_are_enough() -> None:
     assert development_queries(many) == [f"q{at}" for at in range(1, 2 * MAX_QUERIES, 2)]
 
 
-def tuning(client: FakeClient, strength: float | None = None) -> Tuning:
+def tuning(client: FakeClient, strength: float | None = None, fields: tuple[str, ...] = ()) -> Tuning:
     """An index being tuned, without a bundle on disk."""
     catalogue = CatalogueConfig(path=Path("x.jsonl"), id="id", text=("title",), attributes={"brand": "brand"})
-    generator, search = cast(OnnxGenerator, FakeGenerator()), SearchConfig(strength=strength)
+    generator, search = cast(OnnxGenerator, FakeGenerator()), SearchConfig(strength=strength, fields=fields)
     return Tuning(
         client_of(client), Config(catalogue=catalogue, search=search), "shop", search, generator, True, lambda *_: None
     )
@@ -263,3 +263,17 @@ def test_the_tuned_search_can_be_written_down(tmp_path: Path) -> None:
     config = Config(catalogue=chosen.config.catalogue, search=chosen.search)
     (tmp_path / "gram.toml").write_text(render_config(config), encoding="utf-8")
     assert load_config(tmp_path / "gram.toml").search == chosen.search
+
+
+@pytest.mark.parametrize(
+    ("fields", "searched"),
+    [
+        ((), {"title", "brand"}),
+        (("title^3", "everything"), {"title", "everything"}),
+        (("name^2", "everything"), {"name", "everything"}),
+    ],
+)
+def test_the_tuned_search_keeps_to_the_fields_of_the_given_one(fields: tuple[str, ...], searched: set[str]) -> None:
+    """A trained attribute that is no searchable text is not asked; without fields, all of the catalogue's are."""
+    chosen = tuning(FakeClient(spread), fields=fields).with_lexical(DEV).search.fields
+    assert {field.partition("^")[0] for field in chosen} == searched
