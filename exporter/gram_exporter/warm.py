@@ -55,13 +55,15 @@ def warm_start(
     matrix = associations(sightings, first_attribute, vocabulary - first_attribute)
     tokens, attributes = factors(matrix, width - 1, seed)
     frequency = np.asarray(matrix.astype(bool).sum(axis=1)).ravel()
+    length = float(np.average(np.linalg.norm(tokens, axis=1), weights=frequency + 1e-9))
+    range_ = float(np.linalg.norm(attributes, axis=1).mean())
+    known = np.zeros((vocabulary, width), dtype=np.float32)
+    known[:first_attribute, 0] = width**0.5
+    known[:first_attribute, 1:] = width**0.5 / max(length, 1e-6) * tokens
+    known[first_attribute:, 1:] = LOGIT_RANGE / max(range_, 1e-6) * attributes
     with torch.no_grad():
         embedding.normal_(0.0, NOISE)
-        length = float(np.average(np.linalg.norm(tokens, axis=1), weights=frequency + 1e-9))
-        embedding[:first_attribute, 1:] += torch.from_numpy(width**0.5 / max(length, 1e-6) * tokens)
-        embedding[:first_attribute, 0] = width**0.5
-        norms = np.linalg.norm(attributes, axis=1)
-        embedding[first_attribute:, 1:] += torch.from_numpy(LOGIT_RANGE / max(float(norms.mean()), 1e-6) * attributes)
+        embedding += torch.from_numpy(known @ _rotation(width, seed))
         for block in model.decoder.block:
             attention = block.layer[1].EncDecAttention
             attention.v.weight.copy_(_near_identity(attention.v.weight))
@@ -101,6 +103,12 @@ def factors(matrix: sparse.csr_array, width: int, seed: int) -> tuple[Floats, Fl
     padding = ((0, 0), (0, width - rank))
     rows, columns = np.pad(left * root, padding), np.pad(right.T * root, padding)
     return rows.astype(np.float32), columns.astype(np.float32)
+
+
+def _rotation(width: int, seed: int) -> Floats:
+    """A random orthogonal matrix: it changes no inner product, but no dimension stands out to use up int8's range."""
+    gaussian = np.random.default_rng(seed).standard_normal((width, width))
+    return np.linalg.qr(gaussian)[0].astype(np.float32)
 
 
 def _near_identity(weight: torch.Tensor) -> torch.Tensor:

@@ -41,7 +41,9 @@ def test_measures_of_a_page_by_hand() -> None:
 
 @given(
     st.permutations([f"p{n}" for n in range(12)]),
-    st.dictionaries(st.sampled_from([f"p{n}" for n in range(12)]), st.sampled_from([0.0, 0.1, 0.5, 1.0, 2.5, 3.0]), min_size=1),
+    st.dictionaries(
+        st.sampled_from([f"p{n}" for n in range(12)]), st.sampled_from([0.0, 0.1, 0.5, 1.0, 2.5, 3.0]), min_size=1
+    ),
 )
 def test_ndcg_equals_the_slow_formula(page: list[str], grades: dict[str, float]) -> None:
     """For any page and any grades with a relevant product."""
