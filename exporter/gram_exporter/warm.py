@@ -26,7 +26,7 @@ SMOOTHED = 0.75
 CONFIDENT = 2.0
 """Pseudo-count: an association seen c times counts c / (c + 2)."""
 LOGIT_RANGE = 9.0
-"""Mean norm of attribute vectors: the decoder's output has norm 1 against them, so this bounds logits in nats."""
+"""Greatest norm of an attribute vector: the decoder's output has norm 1 against them, so this bounds logits in nats."""
 CROSS_GAIN = 2.0
 NOISE = 0.02
 RESIDUAL = 0.1
@@ -56,11 +56,10 @@ def warm_start(
     tokens, attributes = factors(matrix, width - 1, seed)
     frequency = np.asarray(matrix.astype(bool).sum(axis=1)).ravel()
     length = float(np.average(np.linalg.norm(tokens, axis=1), weights=frequency + 1e-9))
-    range_ = float(np.linalg.norm(attributes, axis=1).mean())
     known = np.zeros((vocabulary, width), dtype=np.float32)
     known[:first_attribute, 0] = width**0.5
     known[:first_attribute, 1:] = width**0.5 / max(length, 1e-6) * tokens
-    known[first_attribute:, 1:] = LOGIT_RANGE / max(range_, 1e-6) * attributes
+    known[first_attribute:, 1:] = _in_range(attributes)
     with torch.no_grad():
         embedding.normal_(0.0, NOISE)
         embedding += torch.from_numpy(known @ _rotation(width, seed))
@@ -103,6 +102,17 @@ def factors(matrix: sparse.csr_array, width: int, seed: int) -> tuple[Floats, Fl
     padding = ((0, 0), (0, width - rank))
     rows, columns = np.pad(left * root, padding), np.pad(right.T * root, padding)
     return rows.astype(np.float32), columns.astype(np.float32)
+
+
+def _in_range(vectors: Floats) -> Floats:
+    """Longer vectors than the median cut to `LOGIT_RANGE`, shorter ones in proportion.
+
+    Uncut, one attribute with a vector fifty times as long as the others would be the answer to every query.
+    """
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)  # (attributes, 1)
+    typical = float(np.median(norms[norms > 0])) if norms.any() else 1.0
+    scaled: Floats = (vectors * (LOGIT_RANGE / np.maximum(norms, typical))).astype(np.float32)
+    return scaled
 
 
 def _rotation(width: int, seed: int) -> Floats:

@@ -11,7 +11,7 @@ from scipy import sparse
 from gram_exporter.config import TrainingConfig
 from gram_exporter.losses import code_nll
 from gram_exporter.model import TokenLimits, input_ids, new_model, padded, tokens_of, train_tokenizer
-from gram_exporter.warm import CONFIDENT, Sighting, associations, factors, warm_start
+from gram_exporter.warm import CONFIDENT, LOGIT_RANGE, Sighting, associations, factors, warm_start
 from gram_plugin.contract.codes import Attribute, Role
 
 SETTINGS = TrainingConfig(d_model=32, encoder_layers=1, decoder_layers=1, dropout=0.0)
@@ -60,3 +60,20 @@ def test_an_untrained_model_prefers_what_its_words_were_seen_with() -> None:
 
     ranked = {text: int(np.argmin([nll(text, at) for at in range(3)])) for text in ("couch", "torch", "desk")}
     assert ranked == {"couch": 0, "torch": 1, "desk": 2}
+
+
+def test_no_attribute_can_shout_down_the_others() -> None:
+    """However uneven the catalogue, no attribute's vector is longer than the range of logits, noise aside."""
+    rng = np.random.default_rng(3)
+    attributes = [Attribute.of("type", f"t{at}") for at in range(60)]
+    tokenizer = train_tokenizer(["alpha beta gamma delta"] * 4, 512)
+    tokens = tokens_of(tokenizer, TokenLimits(16, 24))
+    model = new_model(tokenizer, attributes, tokens, SETTINGS)
+    seen = [
+        Sighting(list(rng.integers(5, tokens.first_attribute, 4)), [int(59 * rng.power(8))], [float(rng.power(0.2))])
+        for _ in range(3000)
+    ]
+    warm_start(model, seen, first_attribute=tokens.first_attribute, seed=0)
+    norms = torch.linalg.vector_norm(model.shared.weight[tokens.first_attribute :].detach(), dim=1)
+    assert float(norms.max()) < LOGIT_RANGE + 0.5
+    assert float(norms.median()) > 0.5 * LOGIT_RANGE
