@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from gram_exporter.console import progress_bars, workshop
+from gram_exporter.console import workshop
 from gram_exporter.shop_verbs import register as register_shop
+from gram_plugin.progress import reporting
 
 DEFAULT_CONFIG = Path("gram.toml")
 DEFAULT_TRAINING = Path("gram-training")
@@ -75,7 +76,7 @@ def _train(
     _report_counts(console, "lines left out of the catalogue", intake.skipped)
     _report_counts(console, "left out of the click log", feedback.ignored)
     console.print(f"{len(products)} products, {len(feedback.wanted)} queries with feedback")
-    with progress_bars(console) as report:
+    with reporting(console) as report:
         train(products, feedback.wanted, settings, training, resume=resume, progress=report)
     console.print(f"Trained into {training}. Next: gram export --training {training}", soft_wrap=True)
 
@@ -89,12 +90,12 @@ def _export(
     with workshop("export"):
         from gram_exporter.package import export_bundle
     console = Console(stderr=True)
-    with progress_bars(console) as report:
+    with reporting(console) as report:
         export_bundle(
             training,
             bundle,
             precision=precision,
-            progress=lambda stage, share: report(stage, round(100 * share), 100),
+            progress=lambda step, share: report(f"export: {step}", round(100 * share), 100),
         )
     console.print(f"Exported to {bundle}. Next: gram mapping apply INDEX, then gram ingest", soft_wrap=True)
 

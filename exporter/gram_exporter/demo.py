@@ -7,7 +7,7 @@ import hashlib
 import json
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -36,6 +36,7 @@ from gram_plugin.contract.catalogue import read_catalogue
 from gram_plugin.decode.generator import OnnxGenerator
 from gram_plugin.errors import SearchError
 from gram_plugin.node.node import NodeSettings, start_node
+from gram_plugin.progress import Progress
 from gram_plugin.search.calibrate import calibrate_index
 from gram_plugin.search.client import asking, connect
 from gram_plugin.search.mappings import apply_template, apply_to_index, write_calibration
@@ -52,8 +53,8 @@ HEAP = "1g"
 ALL_ATTRIBUTES = "attributes"
 """Field that every attribute is copied to: three searched fields instead of forty."""
 SHOWN_FIELD = "title"
+_MEGABYTE = 1_000_000
 
-Progress = Callable[[str, int, int], None]
 Documents = Mapping[str, Mapping[str, Any]]
 
 
@@ -76,7 +77,7 @@ def run_demo(settings: DemoSettings, console: Console, progress: Progress) -> Ev
         GramError: a step failed; what the steps before it made stays for the next run.
     """
     with ExitStack() as stack:
-        url = stack.enter_context(_cluster(settings.url))
+        url = stack.enter_context(_cluster(settings.url, progress))
         work = work_folder(settings)
         console.print(f"{LABEL} in {work}; OpenSearch at {url}", soft_wrap=True)
         config = provide_shop(work / SHOP, settings)
@@ -103,11 +104,18 @@ def run_demo(settings: DemoSettings, console: Console, progress: Progress) -> Ev
 
 
 @contextmanager
-def _cluster(url: str | None) -> Iterator[str]:
+def _cluster(url: str | None, progress: Progress) -> Iterator[str]:
     if url:
         yield url
         return
-    with start_node(NodeSettings(heap=HEAP)) as node:
+
+    def fetching(done: int, total: int) -> None:
+        if total:  # else the repository does not tell
+            progress("fetch OpenSearch, MB", done // _MEGABYTE, total // _MEGABYTE)
+
+    progress("start OpenSearch", 0, 1)
+    with start_node(NodeSettings(heap=HEAP), progress=fetching) as node:
+        progress("start OpenSearch", 1, 1)
         yield node.url
 
 
@@ -145,7 +153,7 @@ def _bundle(work: Path, config: Config, documents: Documents, progress: Progress
         train(documents, positives(config).wanted, config, training, resume=True, progress=progress)
     if not (bundle / MANIFEST).is_file():
         export_bundle(
-            training, bundle, progress=lambda stage, share: progress(f"export: {stage}", round(100 * share), 100)
+            training, bundle, progress=lambda step, share: progress(f"export: {step}", round(100 * share), 100)
         )
     return bundle
 

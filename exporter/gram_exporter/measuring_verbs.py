@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from gram_exporter.console import progress_bars, workshop
+from gram_exporter.console import workshop
 from gram_plugin.errors import ConfigError, JudgmentsError
+from gram_plugin.progress import reporting
 from gram_plugin.search.client import DEFAULT_URL, URL_VARIABLE
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def _tune(
         raise ConfigError("--lexical needs development judgments", next_step="pass --judgments FILE")
     name = _index_of(settings, index)
     dev = read_judgments(judgments, queries=queries) if judgments else None
-    with progress_bars(console) as report, Tuning.open(settings, name, bundle, url, report) as tuning:
+    with reporting(console) as report, Tuning.open(settings, name, bundle, url, report) as tuning:
         if lexical and dev is not None:
             tuning = tuning.with_lexical(dev)
         kept = tuning.calibrate(dev, training)
@@ -100,7 +101,7 @@ def _evaluate(
     if kinds and not kinds.keys() & judged.keys():
         raise JudgmentsError(f"no query of {families} is in {judgments}", next_step="check that both are of one split")
     comparison = Comparison(settings.search, name, url, bundle, tuple(modes or ("rerank", "recall")), shim)
-    with progress_bars(console) as report:
+    with reporting(console) as report:
         found = comparison.run(judged, kinds, report)
     if json_file:
         _write_json(json_file, found)
@@ -126,7 +127,7 @@ def _demo(
 
     console = Console(stderr=True)
     settings = DemoSettings(folder, products, seed, minutes, url, keep)
-    with progress_bars(console) as report:
+    with reporting(console) as report:
         run_demo(settings, Console(), report)
 
 

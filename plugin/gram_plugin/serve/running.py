@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from gram_plugin.contract.catalogue import CatalogueReader, read_catalogue
 from gram_plugin.contract.text import Rendering
 from gram_plugin.decode.generator import OnnxGenerator
 from gram_plugin.errors import BundleError, DecodeError
+from gram_plugin.progress import Progress, reporting
 from gram_plugin.search.client import Address, address
 from gram_plugin.serve import checkpoint
 from gram_plugin.serve.batching import Batcher
@@ -105,8 +105,9 @@ def ingest(wish: Wish, console: Console) -> Done:
     catalogue = read_catalogue(wish.catalogue, id_field=id_field, skip_invalid=wish.skip_invalid)
     with console.status("checking the catalogue"):
         products = sum(1 for _ in catalogue)
-    with _bar(console, products) as bar:
-        report = asyncio.run(_ingest(wish, found, generator, catalogue, bar))
+    with reporting(console) as progress:
+        advance = _counting(progress, products)
+        report = asyncio.run(_ingest(wish, found, generator, catalogue, advance))
     return Done(report, len(catalogue.skipped))
 
 
@@ -115,10 +116,9 @@ async def _ingest(
     found: Address,
     generator: OnnxGenerator | None,
     catalogue: CatalogueReader,
-    bar: Progress,
+    advance: Callable[[int], None],
 ) -> Report:
     headers = credentials(found)
-    task = bar.task_ids[0]
     authority = Path(found.ca_file) if found.ca_file else None
     async with Upstream(found.url, request_timeout_s=_ANSWER_S, ca_file=authority) as upstream:
         fields = await require_fields(FieldCheck(upstream, max_age_s=60), wish.index, headers)
@@ -132,10 +132,10 @@ async def _ingest(
         delivery = Delivery(upstream, wish.index, headers, Retrying())
         size = ChunkSize(documents=wish.bulk)
         async with _coder(generator) as coder:
-            bar.advance(task, begun.counts.indexed + begun.counts.dead_lettered)
+            advance(begun.counts.indexed + begun.counts.dead_lettered)
             with letters:
                 program = Ingest(delivery, kept, letters, coder=coder, fields=fields, size=size)
-                return await program.run(catalogue, begun, lambda number: bar.advance(task, number))
+                return await program.run(catalogue, begun, advance)
 
 
 @asynccontextmanager
@@ -178,8 +178,13 @@ def report_lines(done: Done, wish: Wish) -> list[str]:
     return lines
 
 
-def _bar(console: Console, products: int) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    bar = Progress(*columns, TextColumn("ETA"), TimeRemainingColumn(), console=console)
-    bar.add_task("ingest", total=products)
-    return bar
+def _counting(progress: Progress, products: int) -> Callable[[int], None]:
+    """Takes the number of products done since the last call; `progress` is told of all."""
+    done = 0
+
+    def advance(number: int) -> None:
+        nonlocal done
+        done += number
+        progress("ingest", done, products)
+
+    return advance
