@@ -60,12 +60,15 @@ Documents = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """What the demo makes and where; `url` uses a cluster that exists instead of a node of one's own."""
+    """What the demo makes and where; `url` uses a cluster that exists instead of a node of one's own.
+
+    Training is `steps` steps long, however busy the machine: a demo that ran out of time would show a bad model.
+    """
 
     folder: Path
     products: int = 4000
     seed: int = 1
-    minutes: float = 1.5
+    steps: int = 200
     url: str | None = None
     keep: bool = False
 
@@ -121,7 +124,7 @@ def _cluster(url: str | None, progress: Progress) -> Iterator[str]:
 
 def work_folder(settings: DemoSettings) -> Path:
     """A folder named after everything that its content depends on, so that a re-run finds its own."""
-    facts = [version("gram-opensearch"), settings.products, settings.seed, settings.minutes]
+    facts = [version("gram-opensearch"), settings.products, settings.seed, settings.steps]
     name = hashlib.blake2b(repr(facts).encode(), digest_size=4).hexdigest()
     folder = settings.folder / f"demo-{name}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -137,7 +140,7 @@ def provide_shop(folder: Path, settings: DemoSettings) -> Config:
         write_shop(make_shop(settings.seed, settings.products), staging)
         staging.rename(folder)
     config = load_config(folder / "gram.toml")
-    return replace(config, training=replace(config.training, minutes=settings.minutes))
+    return replace(config, training=replace(config.training, steps=settings.steps))
 
 
 def _documents(config: Config) -> dict[str, Mapping[str, Any]]:

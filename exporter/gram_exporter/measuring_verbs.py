@@ -117,7 +117,7 @@ def _demo(
     folder: Annotated[Path, typer.Option("--folder", help="Where everything that it makes goes.")] = Path("work"),
     products: Annotated[int, typer.Option("--products", min=500, help="Size of the sample shop.")] = 4000,
     seed: Annotated[int, typer.Option("--seed", help="Of the sample shop.")] = 1,
-    minutes: Annotated[float, typer.Option("--minutes", min=0.01, help="Time for training.")] = 1.5,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Steps of training.")] = 200,
     url: Annotated[str | None, typer.Option("--url", help="An OpenSearch that runs, instead of one's own.")] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave all of it running until Ctrl-C.")] = False,
 ) -> None:
@@ -126,7 +126,7 @@ def _demo(
         from gram_exporter.demo import DemoSettings, run_demo
 
     console = Console(stderr=True)
-    settings = DemoSettings(folder, products, seed, minutes, url, keep)
+    settings = DemoSettings(folder, products, seed, steps, url, keep)
     with reporting(console) as report:
         run_demo(settings, Console(), report)
 

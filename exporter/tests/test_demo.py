@@ -11,7 +11,7 @@ from gram_exporter.demo import SHOP, DemoSettings, provide_shop, work_folder
 
 
 def _settings(folder: Path) -> DemoSettings:
-    return DemoSettings(folder, products=500, seed=3, minutes=0.5)
+    return DemoSettings(folder, products=500, seed=3, steps=7)
 
 
 def _names(folder: Path) -> set[str]:
@@ -19,25 +19,25 @@ def _names(folder: Path) -> set[str]:
 
 
 def test_a_rerun_finds_its_work_folder(tmp_path: Path) -> None:
-    """The same settings name the same folder, wherever OpenSearch is; another size, seed or time names another."""
+    """The same settings name the same folder, wherever OpenSearch is; another size, seed or training names another."""
     settings = _settings(tmp_path / "work")
     first = work_folder(settings)
     (first / "made").touch()
     same = [settings, replace(settings, url="http://localhost:1"), replace(settings, keep=True)]
-    others = [replace(settings, products=600), replace(settings, seed=4), replace(settings, minutes=1.0)]
+    others = [replace(settings, products=600), replace(settings, seed=4), replace(settings, steps=8)]
     assert {work_folder(one) for one in same} == {first}
     assert len({first, *map(work_folder, others)}) == 4
     assert (first / "made").is_file()
 
 
-def test_the_shop_is_made_once_with_the_demo_s_minutes(tmp_path: Path) -> None:
+def test_the_shop_is_made_once_with_the_demo_s_steps(tmp_path: Path) -> None:
     """A re-run reads what lies there and writes nothing."""
     folder = tmp_path / SHOP
     first = provide_shop(folder, _settings(tmp_path))
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     again = provide_shop(folder, _settings(tmp_path))
     assert again == first
-    assert first.training.minutes == 0.5
+    assert first.training.steps == 7
     assert first.catalogue.path == folder / "products.jsonl"
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
