@@ -7,7 +7,7 @@ import hashlib
 import json
 import shutil
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -17,6 +17,7 @@ from typing import Any
 from opensearchpy import OpenSearch, helpers
 from rich.console import Console
 
+import gram_exporter
 from gram_exporter.config import Config, SearchConfig, load_config
 from gram_exporter.evaluate import Evaluation, arms_of, evaluate
 from gram_exporter.feedback import positives, read_judgments
@@ -31,6 +32,7 @@ from gram_exporter.shop.shop import LABEL, make_shop
 from gram_exporter.showing import Showing, telling_queries
 from gram_exporter.train import train
 from gram_exporter.tune import tune_lexical, tune_strength
+from gram_plugin import contract, decode
 from gram_plugin.contract.bundle import MANIFEST
 from gram_plugin.contract.catalogue import read_catalogue
 from gram_plugin.decode.generator import OnnxGenerator
@@ -54,6 +56,8 @@ ALL_ATTRIBUTES = "attributes"
 """Field that every attribute is copied to: three searched fields instead of forty."""
 SHOWN_FIELD = "title"
 _MEGABYTE = 1_000_000
+_MAKERS = tuple(Path(package.__path__[0]) for package in (gram_exporter, contract, decode))
+"""Folders of the programs that make shop, training and bundle."""
 
 Documents = Mapping[str, Mapping[str, Any]]
 
@@ -122,13 +126,24 @@ def _cluster(url: str | None, progress: Progress) -> Iterator[str]:
         yield node.url
 
 
-def work_folder(settings: DemoSettings) -> Path:
-    """A folder named after everything that its content depends on, so that a re-run finds its own."""
-    facts = [version("gram-opensearch"), settings.products, settings.seed, settings.steps]
+def work_folder(settings: DemoSettings, makers: Sequence[Path] = _MAKERS) -> Path:
+    """A folder named after everything that its content depends on, so that a re-run finds its own and no other's."""
+    facts = [version("gram-opensearch"), settings.products, settings.seed, settings.steps, _digest(makers)]
     name = hashlib.blake2b(repr(facts).encode(), digest_size=4).hexdigest()
     folder = settings.folder / f"demo-{name}"
     folder.mkdir(parents=True, exist_ok=True)
     return folder.resolve()
+
+
+def _digest(folders: Sequence[Path]) -> str:
+    """Of every file in them, program or list of words; what Python compiled is left out."""
+    found = hashlib.blake2b(digest_size=8)
+    for folder in folders:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file() and "__pycache__" not in path.parts:
+                found.update(f"{path.relative_to(folder)}\0".encode())
+                found.update(hashlib.blake2b(path.read_bytes()).digest())
+    return found.hexdigest()
 
 
 def provide_shop(folder: Path, settings: DemoSettings) -> Config:

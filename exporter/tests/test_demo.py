@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +29,27 @@ def test_a_rerun_finds_its_work_folder(tmp_path: Path) -> None:
     assert {work_folder(one) for one in same} == {first}
     assert len({first, *map(work_folder, others)}) == 4
     assert (first / "made").is_file()
+
+
+def test_a_changed_program_works_in_a_folder_of_its_own(tmp_path: Path) -> None:
+    """A model that an older program made is never taken for this one's; compiling or moving it is no change."""
+    program = tmp_path / "program"
+    (program / "words").mkdir(parents=True)
+    (program / "train.py").write_text("rate = 1\n", encoding="utf-8")
+    (program / "words" / "colours.in").write_text("red\n", encoding="utf-8")
+    settings = _settings(tmp_path / "work")
+    folders = [work_folder(settings, [program])]
+    (program / "__pycache__").mkdir()
+    (program / "__pycache__" / "train.pyc").write_bytes(b"compiled")
+    moved = Path(shutil.copytree(program, tmp_path / "moved"))
+    assert [work_folder(settings, [program]), work_folder(settings, [moved])] == 2 * folders
+    (program / "train.py").write_text("rate = 2\n", encoding="utf-8")
+    folders.append(work_folder(settings, [program]))
+    (program / "words" / "colours.in").write_text("blue\n", encoding="utf-8")
+    folders.append(work_folder(settings, [program]))
+    (program / "train.py").rename(program / "course.py")
+    folders.append(work_folder(settings, [program]))
+    assert len({*folders, work_folder(settings)}) == 5
 
 
 def test_the_shop_is_made_once_with_the_demo_s_steps(tmp_path: Path) -> None:
