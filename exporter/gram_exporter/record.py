@@ -61,9 +61,14 @@ def read_record(folder: Path) -> TrainingRecord:
         prompts = {role: tuple(ids) for role, ids in document["tokens"]["prompts"].items()}
         parsed = {"rendering": Rendering(**rendering), "tokens": Tokens(**{**document["tokens"], "prompts": prompts})}
         return TrainingRecord(**{**document, **parsed})
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ExportError(
+            f"there is no finished training in {folder}",
+            next_step=f"run `gram train --training {folder}`; --resume goes on with one that was interrupted",
+        ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ExportError(
-            f"{path} is no record of a finished training: {error!r}", next_step="run `gram train` first"
+            f"{path} is no record of a finished training: {error!r}", next_step="run `gram train` again"
         ) from error
 
 

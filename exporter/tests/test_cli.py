@@ -65,6 +65,6 @@ def test_errors_come_through_as_ours(app: typer.Typer, tmp_path: Path) -> None:
     """Verbs raise errors of the tree; `gram` turns them into words."""
     with pytest.raises(ConfigError, match="cannot be read"):
         CliRunner().invoke(app, ["train", "--config", str(tmp_path / "none.toml")], catch_exceptions=False)
-    with pytest.raises(ExportError):
+    with pytest.raises(ExportError, match="there is no finished training"):
         arguments = ["export", "--training", str(tmp_path), "--bundle", str(tmp_path / "bundle")]
         CliRunner().invoke(app, arguments, catch_exceptions=False)

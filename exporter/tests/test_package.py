@@ -101,10 +101,17 @@ def test_an_unknown_precision_is_refused(tiny_training: Path, tmp_path: Path) ->
 
 
 def test_an_unfinished_training_is_refused(training: Path, tmp_path: Path) -> None:
-    """The record is what training writes last."""
-    (training / RECORD).unlink()
-    with pytest.raises(ExportError, match="no record of a finished training"):
+    """The record is what training writes last; without it training must end first, with a broken one begin again."""
+    (training / RECORD).write_text("{", encoding="utf-8")
+    with pytest.raises(ExportError, match=r"no record of a finished training: .* — run `gram train` again"):
         export_bundle(training, tmp_path / "bundle")
+    (training / RECORD).unlink()
+    with pytest.raises(ExportError) as raised:
+        export_bundle(training, tmp_path / "bundle")
+    assert (raised.value.message, raised.value.next_step) == (
+        f"there is no finished training in {training}",
+        f"run `gram train --training {training}`; --resume goes on with one that was interrupted",
+    )
 
 
 @pytest.mark.parametrize(

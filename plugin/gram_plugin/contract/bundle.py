@@ -29,6 +29,7 @@ REQUIRED_FILES = (CODEBOOK, TOKENIZER, ENCODER, DECODER, CALIBRATION)
 
 _CHECKSUM = "manifest_sha256"
 _RETRAIN = "make the bundle again with `gram export`, or copy it again whole"
+_EXPORT = "make one with `gram export`, or name the folder of one; a copy must be whole"
 
 
 @dataclass(frozen=True)
@@ -161,6 +162,9 @@ def read_manifest(path: Path) -> Manifest:
     Raises:
         BundleError: it is missing, changed, malformed, of another version, or does not name a required file.
     """
+    if not (path / MANIFEST).exists():
+        reason = f"it has no {MANIFEST}" if path.is_dir() else "there is no such folder"
+        raise BundleError(f"there is no bundle in {path}: {reason}", next_step=_EXPORT)
     document = _read_json(path / MANIFEST)
     _check_version(document, "format_version", FORMAT_VERSION, path)
     _check_version(document, "text_version", TEXT_VERSION, path)

@@ -191,9 +191,16 @@ def test_a_missing_file_is_named(bundle_path: Path, name: str) -> None:
 
 
 def test_a_folder_without_a_manifest_is_no_bundle(tmp_path: Path) -> None:
-    """The manifest is written last, so this is an unfinished copy."""
-    with pytest.raises(BundleError, match=r"manifest\.json is missing"):
+    """The manifest is written last: nothing was exported here, or a copy is not whole; both ways out are named."""
+    with pytest.raises(BundleError) as empty:
         open_bundle(tmp_path)
+    with pytest.raises(BundleError) as absent:
+        open_bundle(tmp_path / "absent")
+    assert [raised.value.message for raised in (empty, absent)] == [
+        f"there is no bundle in {tmp_path}: it has no manifest.json",
+        f"there is no bundle in {tmp_path / 'absent'}: there is no such folder",
+    ]
+    assert "`gram export`" in empty.value.next_step
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"null"])

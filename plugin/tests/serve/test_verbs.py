@@ -67,5 +67,5 @@ def test_a_required_model_is_required(tmp_path: Path) -> None:
     wanted = {"upstream_url": "http://h", "require_model": True}
     with pytest.raises(ConfigError, match="no bundle is set"):
         open_model(ShimSettings(**wanted))
-    with pytest.raises(BundleError, match="missing"):
+    with pytest.raises(BundleError, match="there is no bundle in"):
         open_model(ShimSettings(**wanted, bundle=tmp_path / "none"))
