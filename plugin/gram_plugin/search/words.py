@@ -10,10 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gram_plugin.contract.text import MAX_QUERY_CHARS
+
 Body = dict[str, Any]
 
 MAX_DEPTH = 50
 """Deeper queries are not understood; OpenSearch's own limit is 30 levels of bool."""
+
+MAX_TEXT_CHARS = 4 * MAX_QUERY_CHARS
+"""What lies behind is not looked at: no model reads so far, and the work on one text stays bounded."""
 
 _FIELD_QUERIES = frozenset({"match", "match_phrase", "match_phrase_prefix", "match_bool_prefix"})
 _TEXT_QUERIES = frozenset({"multi_match", "combined_fields"})
@@ -27,8 +32,11 @@ _WRAPPERS: Mapping[str, str] = {
 }
 """Compound queries with one scoring part, and the key that holds it."""
 
-_NEGATED = re.compile(r'(?:(?<!\S)[-!]|\bNOT\s+)(?:"[^"]*"|\([^)]*\)|\S+)')
-_FIELD_PREFIX = re.compile(r"(?<![\\\w])[\w.*]+:(?=\S)")
+# Clients write these texts, so every pattern is linear: what fails at one place is not scanned again from the next.
+_GROUP = r"\((?:[^()]++|\([^()]*+\))*+\)"
+_NEGATED = re.compile(rf'(?:(?<!\S)[-!]|\bNOT\s++)(?:"[^"]*+"|{_GROUP}|\S++)')
+_FIELD_PREFIX = re.compile(r"[\w.*]:(?=\S)")
+_RANGE_WORD = re.compile(r"\bTO\b")
 _OPERATORS = re.compile(r'\b(?:AND|OR|NOT)\b|&&|\|\||(?<!\S)[+-]|[~^][0-9.]*|["()|*?\\]')
 _MATCH_ALL: Body = {"match_all": {}}
 
@@ -44,7 +52,7 @@ def find_query_text(body: Mapping[str, Any]) -> str | None:
     """
     texts = _texts(body.get("query"), MAX_DEPTH)
     broad = [text for text in texts if text.broad]
-    distinct = {" ".join(found.text.casefold().split()): found.text for found in reversed(broad or texts)}
+    distinct = {_compared(found.text): found.text for found in reversed(broad or texts)}
     return next(iter(distinct.values())) if len(distinct) == 1 else None
 
 
@@ -88,14 +96,17 @@ def _all_texts(queries: Any, depth: int) -> list[_Text]:
 
 def _leaf_text(kind: str, inner: Any) -> str | None:
     """The stripped text of a full-text leaf; None for every other query and for a text of no words."""
+    text = _raw_text(kind, inner)
+    return _without_syntax(text[:MAX_TEXT_CHARS]) if text and kind in _SYNTAX_QUERIES else text
+
+
+def _raw_text(kind: str, inner: Any) -> str | None:
     if not isinstance(inner, Mapping):
         return None
     if kind in _FIELD_QUERIES and len(inner) == 1:
         (value,) = inner.values()
         return _plain(value.get("query") if isinstance(value, Mapping) else value)
-    if kind in _TEXT_QUERIES:
-        return _plain(inner.get("query"))
-    return _without_syntax(_plain(inner.get("query"))) if kind in _SYNTAX_QUERIES else None
+    return _plain(inner.get("query")) if kind in _TEXT_QUERIES | _SYNTAX_QUERIES else None
 
 
 def _plain(value: Any) -> str | None:
@@ -104,15 +115,26 @@ def _plain(value: Any) -> str | None:
     return str(value).strip() or None
 
 
-def _without_syntax(text: str | None) -> str | None:
+def _without_syntax(text: str) -> str | None:
     """The words of a query_string: operators and what they negate removed; None if it names fields or ranges."""
-    if text is None or _FIELD_PREFIX.search(text) or re.search(r"[\[{].*\bTO\b.*[\]}]|/.+/", text):
+    if _FIELD_PREFIX.search(text) or _has_range(text) or text.rfind("/") - text.find("/") > 1:
         return None
     return " ".join(_OPERATORS.sub(" ", _NEGATED.sub(" ", text)).split()) or None
 
 
+def _has_range(text: str) -> bool:
+    """Whether TO stands somewhere between an opening and a closing bracket."""
+    opened = min((at for at in map(text.find, "[{") if at >= 0), default=len(text))
+    closed = max(map(text.rfind, "]}"))
+    return opened < closed and _RANGE_WORD.search(text, opened, closed) is not None
+
+
+def _compared(text: str) -> str:
+    return " ".join(text[:MAX_TEXT_CHARS].casefold().split())
+
+
 def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.casefold())
+    return re.findall(r"\w+", text[:MAX_TEXT_CHARS].casefold())
 
 
 def _relaxed(query: Any, words: frozenset[str], depth: int) -> Body | None:
@@ -122,8 +144,7 @@ def _relaxed(query: Any, words: frozenset[str], depth: int) -> Body | None:
     ((kind, inner),) = query.items()
     if kind == "match_all":
         return None
-    text = _leaf_text(kind, inner)
-    if text and set(_words(text)) <= words:
+    if _is_words(kind, inner, words):
         return _exclusion(kind, inner)
     if kind == "bool" and isinstance(inner, Mapping):
         return _relaxed_bool(inner, words, depth)
@@ -134,9 +155,17 @@ def _relaxed(query: Any, words: frozenset[str], depth: int) -> Body | None:
     return _whole(query)
 
 
+def _is_words(kind: str, inner: Any, words: frozenset[str]) -> bool:
+    """Whether a part looks for nothing but `words`; of a text too long to be read that is not known."""
+    text = _leaf_text(kind, inner)
+    if not text or len(_raw_text(kind, inner) or "") > MAX_TEXT_CHARS:
+        return False
+    return words.issuperset(_words(text))
+
+
 def _exclusion(kind: str, inner: Mapping[str, Any]) -> Body | None:
     """What a leaf of words excludes, such as `-used` in a query string; None if nothing."""
-    negated = _NEGATED.findall(str(inner.get("query", ""))) if kind in _SYNTAX_QUERIES else []
+    negated = _NEGATED.findall(_raw_text(kind, inner) or "") if kind in _SYNTAX_QUERIES else []
     if not negated:
         return None
     parts = " ".join(re.sub(r"^(?:[-!]|NOT\s+)", "", part) for part in negated)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gram_plugin.search.words import find_query_text
+from gram_plugin.search.words import MAX_TEXT_CHARS, demands, find_query_text
 
 MATCH = {"match": {"title": "red shoe"}}
 
@@ -27,6 +27,7 @@ MATCH = {"match": {"title": "red shoe"}}
         {"query_string": {"query": "red AND shoe* NOT blue"}},
         {"query_string": {"query": '"red shoe"~2^3 !blue'}},
         {"query_string": {"query": "(red OR shoe~1) -(blue green)"}},
+        {"query_string": {"query": "red shoe -(blue (green OR grey) pink)"}},
         {"bool": {"must": MATCH}},
         {"bool": {"must": [MATCH, {"term": {"brand": "x"}}], "filter": {"match": {"brand": "other"}}}},
         {"bool": {"must": [MATCH], "should": [{"match": {"brand": "favourite"}}]}},
@@ -70,6 +71,9 @@ def test_text_is_found(query: dict[str, Any]) -> None:
         {"query": {"bool": []}},
         {"query": {"query_string": {"query": "brand:nike AND red"}}},
         {"query": {"query_string": {"query": "price:[1 TO 5]"}}},
+        {"query": {"query_string": {"query": "year:{2001 TO 2005]"}}},
+        {"query": {"query_string": {"query": "[red TO shoe]"}}},
+        {"query": {"query_string": {"query": "a.b\\*c.*:red"}}},
         {"query": {"query_string": {"query": "/re.+/"}}},
         {"query": {"query_string": {"query": "*"}}},
         {"query": {"query_string": {"query": "-red"}}},
@@ -88,6 +92,51 @@ def test_what_is_not_understood_gives_none(body: dict[str, Any]) -> None:
 def test_any_text_passes_as_it_is(text: str) -> None:
     """One character or ten thousand, any script, even a lone surrogate: a plain match is taken literally."""
     assert find_query_text({"query": {"match": {"title": text}}}) == text
+
+
+BAD_FOR_PATTERNS = [
+    *(
+        "[ TO ",
+        "{TO",
+        "TO ]",
+        "a.",
+        ".",
+        "*",
+        "a:",
+        "-(",
+        " -(",
+        '-("',
+        ' -"',
+        "NOT ",
+        "NOT\t (",
+        "-(a) (",
+        "((",
+        "/",
+        "/ ",
+        "~1",
+    ),
+    *(" ", "\\", "+ - ", "x"),
+]
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("kind", ["query_string", "simple_query_string", "multi_match"])
+@pytest.mark.parametrize("piece", BAD_FOR_PATTERNS)
+def test_work_on_a_text_is_bounded(kind: str, piece: str) -> None:
+    """A text of a megabyte, or a hundred of the longest that are read, take a moment whatever they repeat."""
+    for length, count in ((1_000_000, 1), (MAX_TEXT_CHARS, 100)):
+        text = piece * (length // len(piece))
+        query = {"bool": {"must": [{kind: {"query": text}}] * count}}
+        find_query_text({"query": query})
+        demands(query, text)
+
+
+@pytest.mark.parametrize("kind", ["match_phrase", "multi_match", "query_string"])
+def test_a_text_too_long_to_be_read_binds_as_it_is(kind: str) -> None:
+    """What stands behind the part that is read may be a demand, so nothing of it is dropped."""
+    text = "red " * MAX_TEXT_CHARS
+    query = {kind: {"title": text} if kind == "match_phrase" else {"query": text}}
+    assert demands(query, text) == [query]
 
 
 def test_number_is_a_text() -> None:
