@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gram_plugin.contract.text import MAX_QUERY_CHARS
@@ -61,10 +61,13 @@ def demands(query: Any, text: str | None) -> list[Body]:
 
     The idea: replace every part that only looks for words of `text` by `match_all` and keep the rest. So `filter`,
     `must_not`, what a shopper excluded with `-word`, and any `must` that is about something else stay, in every
-    wrapper; an optional `should` demands nothing. Empty when the query is nothing but words. A query that holds none
-    of the words binds as a whole.
+    wrapper; an optional `should` demands nothing. Where the words are searched in several fields, a `must` on one
+    field is about something else, as in `find_query_text`: a shop may bear the name of what is searched for. Empty
+    when the query is nothing but words. A query that holds none of the words binds as a whole.
     """
-    relaxed = _relaxed(query, frozenset(_words(text or "")), MAX_DEPTH)
+    words = frozenset(_words(text or ""))
+    broad = any(found.broad and words.issuperset(_words(found.text)) for found in _texts(query, MAX_DEPTH))
+    relaxed = _relaxed(query, _Asked(words, broad), MAX_DEPTH)
     return [] if relaxed is None else [relaxed]
 
 
@@ -74,6 +77,15 @@ class _Text:
 
     text: str
     broad: bool
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The words of a query, whether it searches several fields for them, and whether a `must` is being looked at."""
+
+    words: frozenset[str]
+    broad: bool
+    required: bool = False
 
 
 def _texts(query: Any, depth: int) -> list[_Text]:
@@ -137,30 +149,32 @@ def _words(text: str) -> list[str]:
     return re.findall(r"\w+", text[:MAX_TEXT_CHARS].casefold())
 
 
-def _relaxed(query: Any, words: frozenset[str], depth: int) -> Body | None:
-    """The query with its words replaced by match_all; None stands for match_all."""
+def _relaxed(query: Any, asked: _Asked, depth: int) -> Body | None:
+    """The query with the asked words replaced by match_all; None stands for match_all."""
     if depth == 0 or not isinstance(query, Mapping) or len(query) != 1:
         return _whole(query)
     ((kind, inner),) = query.items()
     if kind == "match_all":
         return None
-    if _is_words(kind, inner, words):
+    if _is_words(kind, inner, asked):
         return _exclusion(kind, inner)
     if kind == "bool" and isinstance(inner, Mapping):
-        return _relaxed_bool(inner, words, depth)
+        return _relaxed_bool(inner, asked, depth)
     if kind == "dis_max" and isinstance(inner, Mapping):
-        return _any_of(_each_relaxed(inner.get("queries"), words, depth), 1)
+        return _any_of(_each_relaxed(inner.get("queries"), asked, depth), 1)
     if kind in _WRAPPERS and isinstance(inner, Mapping):
-        return _relaxed_wrapper(kind, inner, words, depth)
+        return _relaxed_wrapper(kind, inner, asked, depth)
     return _whole(query)
 
 
-def _is_words(kind: str, inner: Any, words: frozenset[str]) -> bool:
-    """Whether a part looks for nothing but `words`; of a text too long to be read that is not known."""
+def _is_words(kind: str, inner: Any, asked: _Asked) -> bool:
+    """Whether a part looks for nothing but the words; of a text too long to be read that is not known."""
+    if kind in _FIELD_QUERIES and asked.broad and asked.required:
+        return False
     text = _leaf_text(kind, inner)
     if not text or len(_raw_text(kind, inner) or "") > MAX_TEXT_CHARS:
         return False
-    return words.issuperset(_words(text))
+    return asked.words.issuperset(_words(text))
 
 
 def _exclusion(kind: str, inner: Mapping[str, Any]) -> Body | None:
@@ -172,22 +186,23 @@ def _exclusion(kind: str, inner: Mapping[str, Any]) -> Body | None:
     return {"bool": {"must_not": [{kind: {**_whole(inner), "query": parts, "default_operator": "or"}}]}}
 
 
-def _relaxed_wrapper(kind: str, inner: Mapping[str, Any], words: frozenset[str], depth: int) -> Body | None:
-    part = _relaxed(inner.get(_WRAPPERS[kind], _MATCH_ALL), words, depth - 1)
+def _relaxed_wrapper(kind: str, inner: Mapping[str, Any], asked: _Asked, depth: int) -> Body | None:
+    part = _relaxed(inner.get(_WRAPPERS[kind], _MATCH_ALL), asked, depth - 1)
     if kind != "nested" or part is None:
         return part
     return {"nested": {**{key: inner[key] for key in ("path", "ignore_unmapped") if key in inner}, "query": part}}
 
 
-def _relaxed_bool(inner: Mapping[str, Any], words: frozenset[str], depth: int) -> Body | None:
+def _relaxed_bool(inner: Mapping[str, Any], asked: _Asked, depth: int) -> Body | None:
     """All of `filter` and `must_not` as they are, `must` relaxed, and `should` where one of it is needed."""
     filters = [_bare(query) for query in _as_list(inner.get("filter"))]
-    filters += [query for query in _each_relaxed(inner.get("must"), words, depth) if query is not None]
+    must = _each_relaxed(inner.get("must"), replace(asked, required=True), depth)
+    filters += [query for query in must if query is not None]
     needed = inner.get("minimum_should_match", 0)
     if needed in (0, "0", "0%") and not (_as_list(inner.get("must")) or _as_list(inner.get("filter"))):
         needed = 1  # Lucene wants at least one of a bool that has nothing else
     if _as_list(inner.get("should")) and needed not in (0, "0", "0%"):
-        some = _any_of(_each_relaxed(inner["should"], words, depth), needed)
+        some = _any_of(_each_relaxed(inner["should"], asked, depth), needed)
         filters += [] if some is None else [some]
     excluded = [_bare(query) for query in _as_list(inner.get("must_not"))]
     if not excluded:
@@ -195,8 +210,8 @@ def _relaxed_bool(inner: Mapping[str, Any], words: frozenset[str], depth: int) -
     return {"bool": {**({"filter": filters} if filters else {}), "must_not": excluded}}
 
 
-def _each_relaxed(queries: Any, words: frozenset[str], depth: int) -> list[Body | None]:
-    return [_relaxed(query, words, depth - 1) for query in _as_list(queries)]
+def _each_relaxed(queries: Any, asked: _Asked, depth: int) -> list[Body | None]:
+    return [_relaxed(query, asked, depth - 1) for query in _as_list(queries)]
 
 
 def _all_of(filters: Sequence[Body]) -> Body | None:

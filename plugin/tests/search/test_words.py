@@ -131,6 +131,34 @@ def test_work_on_a_text_is_bounded(kind: str, piece: str) -> None:
         demands(query, text)
 
 
+BROAD = {"multi_match": {"query": "acme 5 port hub", "fields": ["title", "shop"]}}
+SHOP = {"match": {"shop": "acme"}}
+SHOP_ID = {"match": {"shop_id": 5}}
+BOTH = {"bool": {"filter": [SHOP, SHOP_ID]}}
+
+
+@pytest.mark.parametrize(
+    ("query", "bound"),
+    [
+        ({"bool": {"must": [BROAD, SHOP, SHOP_ID]}}, [BOTH]),
+        ({"bool": {"must": [BROAD, {"bool": {"must": [SHOP, SHOP_ID]}}]}}, [BOTH]),
+        ({"bool": {"must": [{"function_score": {"query": BROAD}}, {"constant_score": {"filter": SHOP}}]}}, [SHOP]),
+        ({"bool": {"must": [{"bool": {"should": [BROAD, SHOP]}}]}}, []),
+        ({"bool": {"must": BROAD, "should": [SHOP]}}, []),
+        ({"bool": {"should": [BROAD, SHOP], "minimum_should_match": 1}}, []),
+        ({"dis_max": {"queries": [BROAD, SHOP]}}, []),
+        ({"bool": {"must": [{"match": {"title": "acme hub"}}, {"match": {"text": "acme hub"}}]}}, []),
+        (
+            {"bool": {"must": [{"multi_match": {"query": "sale", "fields": ["tag"]}}, SHOP]}},
+            [{"multi_match": {"query": "sale", "fields": ["tag"]}}],
+        ),
+    ],
+)
+def test_a_must_on_one_field_binds_beside_a_search_in_several(query: dict[str, Any], bound: list[Any]) -> None:
+    """A shop or a number that the shopper's words name too is still a restriction; other ways to match are none."""
+    assert demands(query, "acme 5 port hub") == bound
+
+
 @pytest.mark.parametrize("kind", ["match_phrase", "multi_match", "query_string"])
 def test_a_text_too_long_to_be_read_binds_as_it_is(kind: str) -> None:
     """What stands behind the part that is read may be a demand, so nothing of it is dropped."""
