@@ -13,7 +13,7 @@ from gram_exporter.config import Config, SearchConfig
 from gram_exporter.lexical import lexical_query
 from gram_exporter.measures import Judgments
 from gram_exporter.record import CALIBRATION_TEXTS, read_calibration_texts
-from gram_exporter.tune import development_queries, tune_lexical, tune_strength
+from gram_exporter.tune import Tuned, development_queries, tune_lexical, tune_strength
 from gram_plugin.contract.codes import Role
 from gram_plugin.decode.generator import OnnxGenerator
 from gram_plugin.errors import CalibrationError, CodeError
@@ -65,11 +65,13 @@ class Tuning:
         found = tune_lexical(self.client, self.index, text, others, dev, progress=self.progress)
         return replace(self, search=replace(found, index=self.index, strength=self.search.strength))
 
-    def calibrate(self, dev: Judgments | None, training: Path) -> IndexCalibration:
+    def calibrate(
+        self, dev: Judgments | None, training: Path, *, tell: Callable[[Tuned], None] = lambda _: None
+    ) -> IndexCalibration:
         """Measures the score scale, chooses the strength, and keeps both in the index.
 
         The strength is that of gram.toml, else the best on `dev`, else the default. Without `dev` the scale
-        is measured on the queries that training kept apart.
+        is measured on the queries that training kept apart. `tell` gets the scores when strengths are compared.
 
         Raises:
             CalibrationError: there are neither judgments nor a training with queries, or no codes to tune.
@@ -79,15 +81,15 @@ class Tuning:
         lexical = lexical_query(self.search)
         generation = self.generator.generation
         measured = calibrate_index(self.client, self.index, queries, lexical, generation=generation)
-        kept = replace(measured, strength=self._strength(dev, measured.score_scale))
+        kept = replace(measured, strength=self._strength(dev, measured.score_scale, tell))
         write_calibration(self.client, self.index, kept)
         return kept
 
-    def _strength(self, dev: Judgments | None, score_scale: float) -> float:
+    def _strength(self, dev: Judgments | None, score_scale: float, tell: Callable[[Tuned], None]) -> float:
         if self.search.strength is not None or dev is None:
             return self.search.strength or DEFAULT_STRENGTH
         self._check_codes()
-        return tune_strength(
+        tuned = tune_strength(
             self.client,
             self.index,
             self.generator,
@@ -96,7 +98,9 @@ class Tuning:
             score_scale=score_scale,
             settings=ClauseSettings(strength=1.0, weighted=self.weighted),
             progress=self.progress,
-        ).strength
+        )
+        tell(tuned)
+        return tuned.strength
 
     def _check_codes(self) -> None:
         """Without codes in the index every strength is as good as any."""

@@ -15,7 +15,7 @@ from opensearchpy.exceptions import ConnectionError as LostError
 from gram_exporter.config import CatalogueConfig, Config, SearchConfig, load_config, render_config
 from gram_exporter.lexical import FORMS_TRIED
 from gram_exporter.record import CALIBRATION_TEXTS, CalibrationText, write_calibration_texts
-from gram_exporter.tune import MAX_QUERIES, STRENGTHS, development_queries, tune_lexical, tune_strength
+from gram_exporter.tune import MAX_QUERIES, STRENGTHS, Tuned, development_queries, tune_lexical, tune_strength
 from gram_exporter.tuning import Tuning
 from gram_plugin.contract.codes import MAX_CODES, Code, Role, ScoredCode
 from gram_plugin.decode.generator import OnnxGenerator
@@ -215,6 +215,15 @@ def test_tuning_keeps_scale_and_strength_in_the_index(tmp_path: Path) -> None:
     kept = tuning(client).calibrate(DEV, tmp_path)
     assert (kept.generation, kept.score_scale, kept.strength, kept.queries) == ("g1", 0.5, STRENGTHS[0], 2)
     assert client.mapping["_meta"]["gram"]["calibration"]["strength"] == kept.strength
+
+
+def test_compared_strengths_are_told_with_their_scores(tmp_path: Path) -> None:
+    """Once where judgments choose, and not at all where the strength is given."""
+    told: list[Tuned] = []
+    kept = tuning(FakeClient(spread)).calibrate(DEV, tmp_path, tell=told.append)
+    assert [(tuned.strength, list(tuned.scores)) for tuned in told] == [(kept.strength, [0.0, *STRENGTHS])]
+    tuning(FakeClient(spread), 0.77).calibrate(DEV, tmp_path, tell=told.append)
+    assert len(told) == 1
 
 
 def test_a_strength_of_gram_toml_is_kept(tmp_path: Path) -> None:
