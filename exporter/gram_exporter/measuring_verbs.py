@@ -18,6 +18,7 @@ from gram_plugin.search.client import DEFAULT_URL, URL_VARIABLE
 if TYPE_CHECKING:
     from gram_exporter.config import Config
     from gram_exporter.evaluate import Evaluation
+    from gram_exporter.tune import Tuned
 
 _ConfigFile = Annotated[Path, typer.Option("--config", help="The gram.toml to go by.")]
 _Bundle = Annotated[Path, typer.Option("--bundle", help="Folder that `gram export` wrote.")]
@@ -63,7 +64,10 @@ def _tune(
     with reporting(console) as report, Tuning.open(settings, name, bundle, url, report) as tuning:
         if lexical and dev is not None:
             tuning = tuning.with_lexical(dev)
-        kept = tuning.calibrate(dev, training)
+        compared: list[Tuned] = []
+        kept = tuning.calibrate(dev, training, tell=compared.append)
+    for line in (line for tuned in compared for line in _strength_lines(tuned)):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     if lexical:
         Console().print(render_search(tuning.search), markup=False, highlight=False)
     console.print(
@@ -129,6 +133,15 @@ def _demo(
     settings = DemoSettings(folder, products, seed, steps, url, keep)
     with reporting(console) as report:
         run_demo(settings, Console(), report)
+
+
+def _strength_lines(tuned: Tuned) -> list[str]:
+    """What every strength gave, so that a person sees how much hangs on the choice."""
+    lines = ["mean of nDCG@10 and R@100 on the development queries:"]
+    for strength, score in tuned.scores.items():
+        name = f"strength {strength:g}" if strength else "without codes"
+        lines.append(f"  {name:<14} {score:.4f}{'  kept' if strength == tuned.strength else ''}")
+    return lines
 
 
 def _index_of(settings: Config, given: str | None) -> str:

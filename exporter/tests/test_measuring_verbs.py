@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
+from gram_exporter.tune import STRENGTHS
 from gram_plugin.cli import build_app
 from gram_plugin.contract.bundle import Bundle
 from gram_plugin.search.mappings import component_template
@@ -214,6 +216,28 @@ def test_tune_says_which_search_was_refused(desk: Desk) -> None:
     assert failed.exit_code == 1
     assert "a search of shop while tuning failed: 400 no such field" in said(failed)
     assert asked == ["/shop/_mapping", "/shop/_msearch"]
+
+
+def test_tune_prints_what_every_strength_gave(desk: Desk) -> None:
+    """On stderr: the lexical query alone, each strength, and the one that is kept; of equals the weakest."""
+
+    def calm(path: str, _: Mapping[str, Any]) -> Reply:
+        if path.endswith("/_msearch"):
+            return Reply(body={"responses": [HITS, HITS]})
+        return Reply(body={"count": 2} if path.endswith("/_count") else mapping())
+
+    with serving(calm) as url:
+        done = desk.gram("tune", "--judgments", str(desk.folder / "judgments.csv"), "--url", url)
+    assert (done.exit_code, done.stdout) == (0, ""), done.output
+    lines = done.stderr.splitlines()
+    begin = lines.index("mean of nDCG@10 and R@100 on the development queries:") + 1
+    score = ((1 + 1 / math.log2(3)) / 2 + 1) / 2  # wanted products are first and second
+    kept, *others = STRENGTHS
+    assert [line.split() for line in lines[begin : begin + 1 + len(STRENGTHS)]] == [
+        ["without", "codes", f"{score:.4f}"],
+        ["strength", f"{kept:g}", f"{score:.4f}", "kept"],
+        *(["strength", f"{strength:g}", f"{score:.4f}"] for strength in others),
+    ]
 
 
 def test_a_server_that_is_gone_is_named_with_the_way_out(desk: Desk) -> None:
