@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -94,7 +94,6 @@ class _Text:
 
 
 Codes = tuple[ScoredCode, ...]
-_Task = asyncio.Task["Codes | Reason"]
 
 
 class CodeCache:
@@ -189,25 +188,38 @@ class Coder:
         """Codes, or the reason why there are none, by source hash."""
         empty: dict[str, Codes | Reason] = {key: () for key, text in missing.items() if not text.rendered}
         asked = {key: text for key, text in missing.items() if text.rendered}
-        if asked and not self._breaker.allows():
+        if not asked:
+            return empty
+        if not self._breaker.allows():
             return {**empty, **dict.fromkeys(asked, Reason.BREAKER)}
+        answers: dict[str, Codes | Reason] = {}
+        texts = iter(asked.values())
         # One large bulk takes at most a share of the places, so that a single document gets one beside it.
-        share = asyncio.Semaphore(max(1, self._rules.concurrency // 4))
-        tasks = {key: asyncio.create_task(self._codes_of(text, batcher, share)) for key, text in asked.items()}
+        share = min(len(asked), max(1, self._rules.concurrency // 4))
+        workers = [asyncio.create_task(self._work(texts, batcher, answers)) for _ in range(share)]
         try:
-            await self._wait(tasks.values())
+            await self._wait(workers)
         finally:
-            for task in tasks.values():
-                task.cancel()  # a finished task does not mind
-            await asyncio.gather(*tasks.values(), return_exceptions=True)
-            self._judge(tasks.values())
-        return {**empty, **{key: _answer_of(task) for key, task in tasks.items()}}
+            for worker in workers:
+                worker.cancel()  # a finished task does not mind
+            await asyncio.gather(*workers, return_exceptions=True)
+            answers = {**dict.fromkeys(asked, Reason.TIMEOUT), **answers}
+            self._judge(answers.values())
+        for worker in workers:
+            if not worker.cancelled():
+                worker.result()  # a defect of ours is not taken for a slow model
+        return {**empty, **answers}
 
-    async def _wait(self, tasks: Iterable[_Task]) -> None:
+    async def _work(self, texts: Iterator[_Text], batcher: Batcher, answers: dict[str, Codes | Reason]) -> None:
+        """Asks the model for one text after another of those that its colleagues leave."""
+        for text in texts:
+            answers[text.hash] = await self._codes_of(text, batcher)
+
+    async def _wait(self, workers: Iterable[asyncio.Task[None]]) -> None:
         """Until all have ended, or the total is up, or the model has not given a code for a while."""
         loop = asyncio.get_running_loop()
         started, total_s = loop.time(), self._patience.total_s
-        waiting = set(tasks)
+        waiting = set(workers)
         while waiting:
             stalled_at = max(started, self._answered_at) + self._patience.stall_s
             end = stalled_at if total_s is None else min(stalled_at, started + total_s)
@@ -215,9 +227,8 @@ class Coder:
                 return
             _, waiting = await asyncio.wait(waiting, timeout=end - loop.time())
 
-    def _judge(self, tasks: Iterable[_Task]) -> None:
+    def _judge(self, answers: Collection[Codes | Reason]) -> None:
         """Tells the breaker: one code is a success; no code at all, even because the caller left, is a failure."""
-        answers = [_answer_of(task) for task in tasks]
         if any(not isinstance(answer, Reason) for answer in answers):
             self._breaker.succeeded()
         elif any(answer is not Reason.OVERLOAD for answer in answers):
@@ -225,9 +236,9 @@ class Coder:
         else:
             self._breaker.abandoned()
 
-    async def _codes_of(self, text: _Text, batcher: Batcher, share: asyncio.Semaphore) -> Codes | Reason:
+    async def _codes_of(self, text: _Text, batcher: Batcher) -> Codes | Reason:
         try:
-            async with share, self._places:
+            async with self._places:
                 scored = await batcher.codes(text.rendered, Role.PRODUCT)
         except OverloadError:
             return Reason.OVERLOAD
@@ -245,10 +256,6 @@ class Coder:
         if isinstance(answer, Reason):
             return Coded(self.pending(), answer)
         return Coded(gram_object(answer, generation, text.hash, self._clock()))
-
-
-def _answer_of(task: _Task) -> Codes | Reason:
-    return Reason.TIMEOUT if task.cancelled() else task.result()
 
 
 def select_codes(scored: Sequence[ScoredCode], rules: CodingRules) -> Codes:

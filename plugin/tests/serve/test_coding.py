@@ -212,6 +212,32 @@ async def test_more_products_than_places_all_get_their_codes() -> None:
         assert await coder.code_products(products) == [coded(f"shoe{number}") for number in range(1_000)]
 
 
+async def test_a_large_call_makes_no_task_for_each_of_its_products() -> None:
+    """However many products wait, only as many tasks are alive as texts may be with the model at once."""
+    generator = WordGenerator()
+    generator.gate.clear()
+    async with coding(generator, max_queue=128) as coder:
+        call = asyncio.create_task(coder.code_products([{"title": f"shoe{number}"} for number in range(5_000)]))
+        await until(lambda: bool(generator.texts))
+        alive = len(asyncio.all_tasks())
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+    assert alive < 50
+
+
+async def test_a_defect_in_the_model_is_raised_and_not_taken_for_a_late_answer() -> None:
+    """An answer of the wrong kind ends the call with its own error; the coder works on for others."""
+
+    class Odd(WordGenerator):
+        def generate(self, texts: Sequence[str], role: Role, limit: int = MAX_CODES) -> list[list[ScoredCode]]:
+            return [[None] for _ in texts]  # type: ignore[list-item]
+
+    async with coding(Odd()) as coder:
+        with pytest.raises(AttributeError):
+            await coder.code_products([{"title": "shoe"}])
+        assert (await coder.code_products([{}]))[0].reason is None
+
+
 def test_stored_codes_are_likely_ranked_distinct_and_capped() -> None:
     """Below the least probability nothing is stored; the likeliest come first; a repeated code counts once."""
     rules = CodingRules(RENDERING, min_probability=0.1, max_codes=2)
