@@ -82,6 +82,7 @@ def _ingest(
         threads=threads,
         checkpoint=checkpoint or Path(f"{index}.ingest.json"),
         dead_letters=dead_letters or Path(f"{index}.dead-letters.jsonl"),
+        environment=os.environ,
     )
     try:
         done = ingest(wish, console)

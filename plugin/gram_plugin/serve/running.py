@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
@@ -19,15 +19,15 @@ from gram_plugin.errors import BundleError, DecodeError
 from gram_plugin.progress import Progress, reporting
 from gram_plugin.search.client import Address, address
 from gram_plugin.serve import checkpoint
-from gram_plugin.serve.batching import Batcher
-from gram_plugin.serve.coding import Coder, CodingRules, Patience
+from gram_plugin.serve.coding import Coder, Patience
 from gram_plugin.serve.deadletter import DeadLetterFile
 from gram_plugin.serve.delivery import Delivery, Retrying
 from gram_plugin.serve.fields import FieldCheck
 from gram_plugin.serve.http import Headers, Upstream
 from gram_plugin.serve.ingest import ChunkSize, Ingest, Report, index_uuid, require_fields
+from gram_plugin.serve.productcodes import product_batcher, product_rules
 from gram_plugin.serve.program import log_json_lines, run_program
-from gram_plugin.serve.settings import SidecarSettings
+from gram_plugin.serve.settings import SidecarSettings, variable
 from gram_plugin.serve.sidecar import create_sidecar
 
 _log = logging.getLogger(__name__)
@@ -47,12 +47,7 @@ def serve_sidecar(settings: SidecarSettings, console: Console) -> None:
         console.print(line)
     log_json_lines()
     generator = _open_generator(settings)
-    rules = CodingRules(
-        generator.manifest.rendering if generator else Rendering(()),
-        min_probability=settings.min_probability,
-        max_codes=settings.max_codes,
-        cache_entries=settings.cache_entries,
-    )
+    rules = product_rules(generator.manifest.rendering if generator else Rendering(()), settings)
     run_program(create_sidecar(settings, generator, rules), settings, console.print)
 
 
@@ -70,7 +65,7 @@ def _open_generator(settings: SidecarSettings) -> OnnxGenerator | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
-    """What a person asked `gram ingest` for; the options of the verb."""
+    """What a person asked `gram ingest` for: the options of the verb, and the environment with `GRAM_` variables."""
 
     catalogue: Path
     index: str
@@ -83,6 +78,7 @@ class Wish:
     skip_invalid: bool = False
     bulk: int = 500
     threads: int = 2
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -131,7 +127,7 @@ async def _ingest(
         letters = DeadLetterFile(wish.dead_letters, resume_at=start.dead_letter_bytes if start else None)
         delivery = Delivery(upstream, wish.index, headers, Retrying())
         size = ChunkSize(documents=wish.bulk)
-        async with _coder(generator) as coder:
+        async with _coder(generator, wish, found.url) as coder:
             advance(begun.counts.indexed + begun.counts.dead_lettered)
             with letters:
                 program = Ingest(delivery, kept, letters, coder=coder, fields=fields, size=size)
@@ -139,15 +135,16 @@ async def _ingest(
 
 
 @asynccontextmanager
-async def _coder(generator: OnnxGenerator | None) -> AsyncIterator[Coder | None]:
-    """Codes in this process, if there is a model."""
+async def _coder(generator: OnnxGenerator | None, wish: Wish, url: str) -> AsyncIterator[Coder | None]:
+    """Codes in this process, if there is a model, by the settings that a sidecar would have here."""
     if generator is None:
         yield None
         return
-    batcher = Batcher(generator, max_batch=32, max_wait_ms=1, max_queue=1024)
+    settings = SidecarSettings.from_mapping({**wish.environment, variable("upstream_url"): url})
+    rules = product_rules(generator.manifest.rendering, settings)
+    batcher = product_batcher(generator, rules, settings)
     await batcher.start()
     try:
-        rules = CodingRules(generator.manifest.rendering, cache_entries=10_000)
         yield Coder(batcher, rules, Patience(total_s=None, stall_s=_MODEL_SILENCE_S))
     finally:
         await batcher.stop()

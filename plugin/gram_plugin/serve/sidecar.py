@@ -23,7 +23,6 @@ from starlette.routing import Route
 from gram_plugin.contract.codes import Generator
 from gram_plugin.errors import OverloadError, SearchError
 from gram_plugin.serve.admission import Admission, TooLargeError
-from gram_plugin.serve.batching import Batcher
 from gram_plugin.serve.coding import Coder, CodingRules, Patience, Reason
 from gram_plugin.serve.fields import FieldCheck
 from gram_plugin.serve.hangup import CancelOnHangup
@@ -38,6 +37,7 @@ from gram_plugin.serve.http import (
     upstream_error,
 )
 from gram_plugin.serve.preparing import Prepared, Preparer
+from gram_plugin.serve.productcodes import product_batcher
 from gram_plugin.serve.settings import SidecarSettings
 from gram_plugin.serve.status import HEADER
 from gram_plugin.serve.targets import Target, find_target
@@ -95,7 +95,7 @@ class Sidecar:
             ca_file=settings.ca_file,
             verify_tls=settings.verify_tls,
         )
-        self.batcher = _batcher(settings, generator, rules) if generator else None
+        self.batcher = product_batcher(generator, rules, settings) if generator else None
         self.health = Health(lambda: {"generation": generator.generation if generator else None})
         self._metrics = SidecarMetrics(self.health.registry)
         self._fields = FieldCheck(self.upstream, max_age_s=settings.mapping_age_s)
@@ -186,16 +186,6 @@ def create_sidecar(settings: SidecarSettings, generator: Generator | None, rules
     sidecar = Sidecar(settings, generator, rules)
     routes = [*sidecar.health.routes(), Route("/{path:path}", sidecar.answer, methods=_METHODS)]
     return Starlette(routes=routes, lifespan=sidecar.running, middleware=[Middleware(CancelOnHangup)])
-
-
-def _batcher(settings: SidecarSettings, generator: Generator, rules: CodingRules) -> Batcher:
-    return Batcher(
-        generator,
-        max_batch=settings.max_batch,
-        max_wait_ms=settings.max_wait_ms,
-        max_queue=settings.max_queue,
-        limit=rules.max_codes,
-    )
 
 
 def unpack(body: bytes, headers: Headers, max_bytes: int) -> _Unpacked:

@@ -1,0 +1,33 @@
+"""Product codes: the rules and the batcher by which both the sidecar and `gram ingest` code products.
+
+Whatever decides which codes a product gets stands here, so that it gets the same on either way.
+"""
+
+from __future__ import annotations
+
+from gram_plugin.contract.codes import Generator
+from gram_plugin.contract.text import Rendering
+from gram_plugin.serve.batching import Batcher
+from gram_plugin.serve.coding import CodingRules
+from gram_plugin.serve.settings import SidecarSettings
+
+
+def product_rules(rendering: Rendering, settings: SidecarSettings) -> CodingRules:
+    """What is rendered, by the bundle, and what is kept of its codes, by the settings."""
+    return CodingRules(
+        rendering,
+        min_probability=settings.min_probability,
+        max_codes=settings.max_codes,
+        cache_entries=settings.cache_entries,
+    )
+
+
+def product_batcher(generator: Generator, rules: CodingRules, settings: SidecarSettings) -> Batcher:
+    """A batcher, not started yet, that asks the model for as many codes as the rules may keep."""
+    return Batcher(
+        generator,
+        max_batch=settings.max_batch,
+        max_wait_ms=settings.max_wait_ms,
+        max_queue=settings.max_queue,
+        limit=rules.max_codes,
+    )

@@ -1,0 +1,102 @@
+"""`gram ingest` as a program against a fake OpenSearch, beside the sidecar with the same bundle."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp
+
+from gram_plugin.decode.generator import OnnxGenerator
+from gram_plugin.serve.productcodes import product_rules
+from gram_plugin.serve.running import Done, Wish, ingest
+from gram_plugin.serve.settings import SidecarSettings
+from gram_plugin.serve.sidecar import create_sidecar
+
+TINY = Path(__file__).parents[1] / "decode/tiny_bundle"
+KEYWORD = {"type": "keyword"}
+GRAM = {
+    "codes": KEYWORD,
+    "weights": {"type": "rank_features"},
+    "model": KEYWORD,
+    "source": KEYWORD,
+    "at": {"type": "date"},
+}
+MAPPING = {"shop": {"mappings": {"properties": {"gram": {"properties": GRAM}}}}}
+PRODUCTS = [{"id": str(number), "title": f"grey velvet sofa {number} with a tall back"} for number in range(1, 6)]
+
+
+async def taken(seen: Any) -> Response:
+    """The answer to a bulk that was taken whole; nothing else is there."""
+    if b"/_bulk" not in seen.target:
+        return JSONResponse({}, status_code=404)
+    return JSONResponse({"items": [{"index": {"status": 201}} for _ in seen.body.splitlines()[::2]]})
+
+
+@pytest.fixture
+def shop(opensearch: Any) -> Any:
+    """An OpenSearch that takes everything into an index with the gram fields."""
+    opensearch.mappings, opensearch.answer = MAPPING, taken
+    return opensearch
+
+
+@pytest.fixture
+def wish(tmp_path: Path, opensearch_url: str) -> Wish:
+    """The wish to put five products into the shop, coded with the tiny bundle."""
+    catalogue = tmp_path / "products.jsonl"
+    catalogue.write_text("".join(json.dumps(product) + "\n" for product in PRODUCTS))
+    return Wish(
+        catalogue=catalogue,
+        index="shop",
+        url=opensearch_url,
+        checkpoint=tmp_path / "checkpoint.json",
+        dead_letters=tmp_path / "letters.jsonl",
+        bundle=TINY,
+        id_field="id",
+    )
+
+
+async def run(wish: Wish) -> Done:
+    """`gram ingest` to its end; it has a loop of its own."""
+    return await asyncio.to_thread(ingest, wish, Console(file=io.StringIO()))
+
+
+def documents(shop: Any) -> list[dict[str, Any]]:
+    """The documents of the bulks so far, without the times of their codes."""
+    bodies = b"".join(seen.body for seen in shop.searches if b"/_bulk" in seen.target)
+    found = [json.loads(line) for line in bodies.splitlines()[1::2]]
+    for document in found:
+        del document["gram"]["at"]
+    return found
+
+
+@pytest.mark.parametrize("environment", [{}, {"GRAM_MAX_CODES": "12", "GRAM_MIN_PROBABILITY": "0.0"}])
+async def test_a_product_gets_the_same_codes_from_ingest_and_from_the_sidecar(
+    wish: Wish,
+    shop: Any,
+    opensearch_url: str,
+    serve: Callable[[ASGIApp], Awaitable[str]],
+    client: Any,
+    environment: dict[str, str],
+) -> None:
+    """One bundle and one environment give equal documents on both ways, as many codes as the settings allow."""
+    await run(Wish(**{**vars(wish), "environment": environment}))
+    ingested = documents(shop)
+    shop.seen.clear()
+    settings = SidecarSettings.from_mapping({**environment, "GRAM_UPSTREAM_URL": opensearch_url})
+    generator = OnnxGenerator.open(TINY)
+    app = create_sidecar(settings, generator, product_rules(generator.manifest.rendering, settings))
+    lines = [line for product in PRODUCTS for line in ({"index": {"_id": product["id"]}}, product)]
+    body = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    url = await serve(app)
+    await client(f"{url}/shop/_bulk", "POST", [("content-type", "application/x-ndjson")], body)
+    assert documents(shop) == ingested
+    if environment:
+        assert [len(document["gram"]["codes"]) for document in ingested] == [12] * 5
