@@ -172,6 +172,9 @@ class Upstream:
             max_line_size=65_536,
             max_field_size=65_536,
         )
+        # aiohttp sends GET, PUT and DELETE again when a pooled connection dies before the answer. What OpenSearch
+        # did by then is not known: a repeated `PUT _create` is told 409 for the very document that it stored.
+        self._session._retry_connection = False
 
     async def close(self) -> None:
         """Closes every connection."""

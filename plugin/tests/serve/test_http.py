@@ -189,6 +189,27 @@ async def test_a_silent_upstream_is_a_504(client: Any, serve: Any, opensearch: A
     assert got.status == 504
 
 
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "POST"])
+async def test_a_request_whose_connection_dies_is_never_sent_twice(method: str) -> None:
+    """The second request on a kept connection is read and not answered: its sender is told, and decides."""
+    seen: list[bytes] = []
+
+    async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answers = [] if seen else [b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"]
+        for answer in [*answers, b""]:
+            seen.append((await reader.readuntil(b"\r\n\r\nx")).split(b" ")[0])
+            writer.write(answer)
+        writer.close()
+
+    async with await asyncio.start_server(once, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with Upstream(f"http://127.0.0.1:{port}") as upstream:
+            await upstream.send("POST", "/i/_doc", "", [], b"x")
+            with pytest.raises(SearchError, match="cannot be reached"):
+                await upstream.send(method, "/i/_create/1", "", [], b"x")
+    assert seen == [b"POST", method.encode()]
+
+
 async def test_send_reads_the_whole_answer_within_its_bound(upstream: Upstream, opensearch: Any) -> Any:
     """`send` gives status, headers and body, and refuses what is larger than asked for."""
 
