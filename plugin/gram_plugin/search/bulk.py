@@ -9,13 +9,17 @@ OpenSearch answers it as one failed item among the others, so it is passed on as
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from gram_plugin.errors import RequestError
 
 ACTIONS = ("create", "delete", "index", "update")
+
+# A string, or what gives an object its shape; UTF-8 has these bytes nowhere else. Possessive: it never steps back.
+_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[{}\[\],:]', re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -38,28 +42,28 @@ class BulkItem:
     raw_action: bytes
     raw_source: bytes | None
 
-    def with_source(self, source: Mapping[str, Any]) -> BulkItem:
-        """The same action with another source line; the action line stays as it was sent."""
-        return replace(self, source=dict(source), raw_source=_json_bytes(source))
-
-    def with_field(self, name: str, value: Any) -> BulkItem:
+    def with_field(self, name: str, value: Any, *, inside: str | None = None) -> BulkItem:
         """The same action with one field of its document set.
 
         The field is spliced in before the closing brace, so all else stays as sent, byte for byte: numbers that a float
-        cannot hold, escapes, order. Only a document that has the field already is written anew.
+        cannot hold, escapes, order. Of a document that has the field already, that field alone is taken out.
+
+        Args:
+            name: of the field.
+            value: what it gets.
+            inside: the object of the source that is meant, such as the `doc` of an update; None for the source itself.
 
         Raises:
-            ValueError: the item has no document to change.
+            ValueError: the item has no such document to change.
         """
-        if self.source is None or self.raw_source is None:
+        document = self.source if inside is None or self.source is None else self.source.get(inside)
+        if self.raw_source is None or self.source is None or not isinstance(document, dict):
             raise ValueError(f"line {self.line}: {self.action} has no document")
-        taken = {key for key in self.source if key == name or key.startswith(f"{name}.")}
-        if taken:
-            return self.with_source({**{k: v for k, v in self.source.items() if k not in taken}, name: value})
-        body = self.raw_source.rstrip()
-        start, comma = body[:-1].rstrip(), b"," if self.source else b""
-        spliced = start + comma + _json_bytes({name: value})[1:]
-        return replace(self, source={**self.source, name: value}, raw_source=spliced)
+        changed = {**{key: found for key, found in document.items() if not _is_of(key, name)}, name: value}
+        if inside is None:
+            return replace(self, source=changed, raw_source=_with_member(self.raw_source, document, name, value))
+        raw = _replaced(self.raw_source, inside, lambda text: _with_member(text, document, name, value))
+        return replace(self, source={**self.source, inside: changed}, raw_source=raw)
 
 
 @dataclass(frozen=True)
@@ -156,6 +160,61 @@ def _malformed(line: _Line, finding: str) -> RequestError:
         f"line {line.number} of the bulk body {finding}; found {line.content[:80]!r}",
         next_step="send action and source lines in turn, each one JSON object on one line",
     )
+
+
+@dataclass(frozen=True)
+class _Member:
+    """One member of an object as it stands between its commas; the value begins at `value_at`."""
+
+    key: str
+    raw: bytes
+    value_at: int
+
+
+def _with_member(text: bytes, document: Mapping[str, Any], name: str, value: Any) -> bytes:
+    """The text of a document with a member at its end, in the place of all that have that name."""
+    member = _json_bytes({name: value})[1:]
+    if not any(_is_of(key, name) for key in document):  # the usual case is not read again
+        return text.rstrip()[:-1].rstrip() + (b"," if document else b"") + member
+    kept = b",".join(found.raw for found in _members(text) if not _is_of(found.key, name)).rstrip()
+    return _opening(text) + kept + (b"," if kept else b"") + member
+
+
+def _replaced(text: bytes, key: str, change: Callable[[bytes], bytes]) -> bytes:
+    """The text of an object with the value of one member changed."""
+    raws = [
+        found.raw[: found.value_at] + change(found.raw[found.value_at :]) if found.key == key else found.raw
+        for found in _members(text)
+    ]
+    return _opening(text) + b",".join(raws) + b"}"
+
+
+def _members(text: bytes) -> list[_Member]:
+    """The members of an object that parses, however deep it is."""
+    at, colon, depth = len(_opening(text)), 0, 0
+    members = []
+    for token in _TOKEN.finditer(text, at):
+        if token[0] in (b"{", b"["):
+            depth += 1
+        elif depth and token[0] in (b"}", b"]"):
+            depth -= 1
+        elif not depth and token[0] == b":":
+            colon = token.end()
+        elif not depth and token[0] in (b",", b"}"):
+            if colon:
+                key = json.loads(text[at : colon - 1].decode())
+                members.append(_Member(key, text[at : token.start()], colon - at))
+            at, colon = token.end(), 0
+    return members
+
+
+def _opening(text: bytes) -> bytes:
+    return text[: text.index(b"{") + 1]
+
+
+def _is_of(key: str, name: str) -> bool:
+    """Whether a key sets a field or something inside it."""
+    return key == name or key.startswith(f"{name}.")
 
 
 def _json_bytes(document: Mapping[str, Any]) -> bytes:

@@ -99,13 +99,13 @@ def mark_update(item: BulkItem, rendering: Rendering, pending: Mapping[str, Any]
     A partial document that sets a rendered field makes the stored codes stale, and what is not in it cannot be
     read here; a document to `upsert` is new. A script passes: nobody knows what it does.
     """
-    body = dict(item.source or {})
+    body, marked = item.source or {}, item
     document, upsert = body.get("doc"), body.get("upsert")
     if isinstance(document, dict) and _touches(document, rendering):
-        body["doc"] = with_gram(document, pending)
+        marked = marked.with_field(FIELD, pending, inside="doc")
     if isinstance(upsert, dict):
-        body["upsert"] = with_gram(upsert, pending)
-    return item.with_source(body) if body != item.source else None
+        marked = marked.with_field(FIELD, pending, inside="upsert")
+    return marked if marked is not item else None
 
 
 def _items(target: Target, body: bytes) -> list[BulkItem]:

@@ -76,6 +76,10 @@ def test_items_tell_action_metadata_source_and_line() -> None:
         (b'\xef\xbb\xbf{"a":1}', b'\xef\xbb\xbf{"a":1,"gram":{"x":1}}'),
         (b'{"a":1,"gram":{"y":2},"gram.z":3}', b'{"a":1,"gram":{"x":1}}'),
         (b'{"gram":1,"a":"\\ud800"}', b'{"a":"\\ud800","gram":{"x":1}}'),
+        (
+            b'{"p":1.10e2,"gram":1 , "q": 12345678901234567890.1234 }',
+            b'{"p":1.10e2, "q": 12345678901234567890.1234,"gram":{"x":1}}',
+        ),
     ],
 )
 def test_field_is_spliced_into_the_bytes_as_sent(raw: bytes, expected: bytes) -> None:
@@ -122,8 +126,51 @@ def test_broken_framing_is_refused_with_its_line(body: bytes, finding: str) -> N
     assert refused.value.next_step
 
 
-def test_source_can_be_replaced() -> None:
-    """Another source is written compactly, with text as UTF-8, under the action line as sent."""
-    (item,) = parse_bulk(b'{ "update" : {"_id":"1"} }\n{"doc": {"a": 1}}\n')
-    changed = item.with_source({"doc": {"a": "é"}})
-    assert render_bulk([changed]) == '{ "update" : {"_id":"1"} }\n{"doc":{"a":"é"}}\n'.encode()
+def test_a_field_inside_an_update_is_spliced_in_too() -> None:
+    """Only the object that is named changes; the rest of the line and the action stay as sent."""
+    (item,) = parse_bulk(b'{ "update" : {"_id":"1"} }\n{"doc": {"a": 1.10 } , "upsert":{"gram":1, "b":2e1}}\r\n')
+    changed = item.with_field("gram", {"x": "é"}, inside="doc").with_field("gram", {}, inside="upsert")
+    expected = '{"doc": {"a": 1.10,"gram":{"x":"é"}}, "upsert":{ "b":2e1,"gram":{}}}'
+    assert render_bulk([changed]) == b'{ "update" : {"_id":"1"} }\n' + expected.encode() + b"\n"
+    assert changed.source == json.loads(expected)
+    with pytest.raises(ValueError, match="line 1: update has no document"):
+        item.with_field("gram", {}, inside="script")
+
+
+_space = st.sampled_from(["", " ", "\t "])
+_written = st.sampled_from(
+    [
+        "1.10e2",
+        "12345678901234567890.1234",
+        "-0",
+        "1E5",
+        '"\\u0041"',
+        '"\\ud800 \\" } , : \\\\"',
+        "[1.0, {}]",
+        '"é"',
+        "null",
+    ]
+)
+_names = st.sampled_from(["a", "price", "grams", "\\u0061", "", "a.gram", "é"])
+_ours = st.sampled_from(["gram", "gram.codes", "\\u0067ram"])
+
+
+@st.composite
+def _members(draw: st.DrawFn, names: st.SearchStrategy[str]) -> tuple[bool, str]:
+    ours = draw(st.booleans())
+    name, value = draw(_ours if ours else names), draw(_written)
+    nested = draw(st.sampled_from([value, f'{{"gram":{value} ,"x":[{{"gram":1}}]}}']))
+    return ours, f'{draw(_space)}"{name}"{draw(_space)}:{draw(_space)}{nested}{draw(_space)}'
+
+
+@given(st.lists(_members(_names), max_size=6), st.sampled_from([None, "doc", "upsert"]))
+def test_all_but_the_field_is_as_it_was_written(members: list[tuple[bool, str]], inside: str | None) -> None:
+    """Whatever a client has under the name of the field goes, every other member keeps each of its bytes."""
+    kept = ",".join(text for ours, text in members if not ours)
+    before = "{" + ",".join(text for _, text in members) + "}"
+    after = "{" + kept.rstrip() + ("," if kept else "") + '"gram":{"x":1}}'
+    if inside is not None:
+        before, after = (f'{{ "n":1.0 , "{inside}" : {text}, "z":[{text}]}}' for text in (before, after))
+        after = after.rpartition(', "z"')[0] + before[before.rindex(', "z"') :]
+    (item,) = parse_bulk(b'{"update":{}}\n' + before.encode() + b"\n")
+    assert (item.with_field("gram", {"x": 1}, inside=inside).raw_source or b"").decode() == after
