@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -159,13 +160,18 @@ class Course:
                 saved = now
             progress("train", self.step, self.steps or TIMED_STEPS)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        """Names the data and the settings, so that a checkpoint is never resumed with others."""
-        texts = "\x00".join(example.text for example in (*self.prepared.queries, *self.prepared.products))
-        codes = "\x00".join(code.text for code in self.prepared.codebook.codes)
-        seed = f"{sorted(asdict(self.config).items())}\x01{texts}\x01{codes}"
-        return hashlib.blake2b(seed.encode(), digest_size=16).hexdigest()
+        """Names the examples and the settings, so that a checkpoint is never resumed with others."""
+        digest = hashlib.blake2b(repr(sorted(asdict(self.config).items())).encode(), digest_size=16)
+        for code in self.prepared.codebook.codes:
+            digest.update(f"\n{code.text}".encode())
+        for part in (self.prepared.queries, self.prepared.made, self.prepared.products):
+            digest.update(f"\n{len(part)}".encode())
+            for example in part:
+                digest.update(f"\n{example.text}\n{len(example.codes)}\n".encode())
+                digest.update(example.codes.tobytes() + example.weights.tobytes())
+        return digest.hexdigest()
 
     def _sightings(self, id_of: Mapping[Attribute, int]) -> Iterator[Sighting]:
         """Texts with the attributes of their codes, for the warm start."""

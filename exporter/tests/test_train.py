@@ -96,6 +96,24 @@ def test_a_checkpoint_of_other_data_is_refused(tmp_path: Path) -> None:
         train(PRODUCTS, WANTED, other, tmp_path, resume=True)
 
 
+LAMPS = {key: 1.0 for key, value in PRODUCTS.items() if value["kind"] == "lamp"}
+RED_FIRST = {key: 1.0 + (PRODUCTS[key]["colour"] == "red") for key in WANTED["couch"]}
+
+
+@pytest.mark.parametrize("wanted", [{"couch": LAMPS}, {"couch": RED_FIRST}])
+def test_a_checkpoint_of_other_feedback_is_refused(tmp_path: Path, wanted: dict[str, dict[str, float]]) -> None:
+    """The same texts with other codes, or with other weights of the same codes, are other data."""
+
+    def stop(stage: str, done: int, _total: int) -> None:
+        if stage == "train" and done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(PRODUCTS, WANTED, CONFIG, tmp_path, progress=stop)
+    with pytest.raises(TrainingError, match="belongs to other data or settings"):
+        train(PRODUCTS, wanted, CONFIG, tmp_path, resume=True)
+
+
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     """A cut tensor file is an error that says which folder to delete."""
     folder = tmp_path / CHECKPOINT
