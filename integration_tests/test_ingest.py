@@ -211,7 +211,7 @@ def test_with_a_bundle_every_product_is_coded_here_and_the_same_run_again_change
     for _ in range(2):
         done = run(tmp_path, environment, *arguments)
         assert done.returncode == 0, done.stderr
-        assert "40 coded, 0 marked for backfill" in done.stderr
+        assert "40 coded, 0 pending" in done.stderr
         found = stored(client, index)
         for document in found.values():
             del document["gram"]["at"]

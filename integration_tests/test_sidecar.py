@@ -300,24 +300,32 @@ def test_writing_through_an_alias_uses_the_fields_of_its_write_index(pair: Pair,
 
 
 def test_a_failing_model_costs_the_codes_and_nothing_else(pair: Pair, index_name: str) -> None:
-    """Every document is indexed, and a search for what a backfill has to do finds them all."""
+    """Every document is indexed, and a search for what has to be indexed again finds them all."""
     create(pair.direct, index_name)
     pair.generator.down = True
     assert bulk(pair.coded, actions(index_name, 20), refresh=True) == (20, [])
     assert pair.direct.count(index=index_name, body={"query": {"term": {"gram.model": "pending"}}})["count"] == 20
 
 
-def test_a_partial_update_of_the_title_leaves_no_stale_code(pair: Pair, index_name: str) -> None:
-    """The old codes and weights are gone from document and index, and the document waits for backfill."""
+def test_an_update_of_the_title_leaves_no_stale_code(pair: Pair, index_name: str) -> None:
+    """The old codes and weights are gone from document and index; the new ones are those of the new title."""
     create(pair.direct, index_name)
     pair.coded.index(index=index_name, id="1", body={"title": "shoe"})
     pair.coded.update(index=index_name, id="1", body={"doc": {"price": 3}}, refresh=True)
     assert stored(pair.direct, index_name)["1"]["gram"]["codes"] == ["g1/type=shoe"]
     pair.coded.update(index=index_name, id="1", body={"doc": {"title": "boot"}}, refresh=True)
-    feature = {"rank_feature": {"field": "gram.weights.g1/type=shoe", "linear": {}}}
-    assert pair.direct.count(index=index_name, body={"query": feature})["count"] == 0
-    expected = {"codes": [], "weights": [], "source": None, "model": "pending"}
-    assert stored(pair.direct, index_name)["1"] == {"title": "boot", "price": 3, "gram": expected}
+    features = [{"rank_feature": {"field": f"gram.weights.g1/type={word}", "linear": {}}} for word in ("shoe", "boot")]
+    counts = [pair.direct.count(index=index_name, body={"query": feature})["count"] for feature in features]
+    found = stored(pair.direct, index_name)["1"]
+    assert (counts, found["gram"]["codes"], found["gram"]["weights"]) == (
+        [0, 1],
+        ["g1/type=boot"],
+        [{"g1/type=boot": 0.5}],
+    )
+    pair.generator.down = True
+    pair.coded.update(index=index_name, id="1", body={"doc": {"title": "sock"}}, refresh=True)
+    pending = {"codes": [], "weights": [], "source": None, "model": "pending"}
+    assert stored(pair.direct, index_name)["1"] == {"title": "sock", "price": 3, "gram": pending}
 
 
 def test_a_text_of_one_megabyte_is_indexed_whole_and_coded(pair: Pair, index_name: str) -> None:

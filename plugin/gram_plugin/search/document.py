@@ -38,7 +38,7 @@ def gram_object(
 
 
 def pending_object(at: datetime) -> dict[str, Any]:
-    """The value of `gram` for a document that could not be coded now and is left for backfill."""
+    """The value of `gram` for a document that could not be coded now and has to be indexed again for its codes."""
     return {"codes": [], "model": PENDING, "at": _timestamp(at)}
 
 

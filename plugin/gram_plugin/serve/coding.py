@@ -159,7 +159,7 @@ class Coder:
         return self._rules.rendering
 
     def pending(self) -> Mapping[str, Any]:
-        """The `gram` object of a document that a backfill has to code."""
+        """The `gram` object of a document that has to be indexed again for its codes."""
         return pending_object(self._clock())
 
     async def code_products(self, sources: Sequence[Mapping[str, Any]]) -> list[Coded]:

@@ -40,11 +40,16 @@ class Prepared:
 
 @dataclass(frozen=True)
 class _Planned:
-    """An item, what its index can take, and why it stays as it is (None where it does not or need not change)."""
+    """An item, what its index can take, whether it got codes, and why not (None where it did or needs none)."""
 
     item: BulkItem
     fields: GramFields
     reason: Reason | None = None
+    coded: bool = False
+
+
+Place = str | None
+"""Where a product stands in the source of its item: under `doc`, under `upsert`, or None for the source itself."""
 
 
 class Preparer:
@@ -66,46 +71,72 @@ class Preparer:
         except RequestError:
             return Prepared(body, uncoded={Reason.MALFORMED: 1})
         plan = await self._plan(items, target.index, headers)
-        products = [at for at, planned in enumerate(plan) if _is_product(planned)]
-        coded = await self._coder.code_products([_source(plan[at]) for at in products])
-        return await asyncio.to_thread(self._finish, target, plan, dict(zip(products, coded, strict=True)))
+        products = [self._products(planned) for planned in plan]
+        flat = [product for found in products for product in found.values()]
+        answers = iter(await self._coder.code_products(flat))
+        coded = [{place: next(answers) for place in found} for found in products]
+        return await asyncio.to_thread(self._finish, target, plan, coded)
 
     async def _plan(self, items: Sequence[BulkItem], default_index: str | None, headers: Headers) -> list[_Planned]:
         names = {_index_of(item, default_index) for item in items if item.raw_source is not None}
         fields = {name: await self._fields.of(name, headers) for name in sorted(names) if name}
         return [_planned(item, fields.get(_index_of(item, default_index), GramFields.UNKNOWN)) for item in items]
 
-    def _finish(self, target: Target, plan: Sequence[_Planned], coded: Mapping[int, Coded]) -> Prepared:
-        done = [self._write(planned, coded.get(at)) for at, planned in enumerate(plan)]
+    def _products(self, planned: _Planned) -> dict[Place, Mapping[str, Any]]:
+        return products_of(planned.item, self._coder.rendering) if planned.reason is None else {}
+
+    def _finish(self, target: Target, plan: Sequence[_Planned], coded: Sequence[Mapping[Place, Coded]]) -> Prepared:
+        done = [self._write(planned, found) for planned, found in zip(plan, coded, strict=True)]
         items = [planned.item for planned in done]
         body = render_bulk(items) if target.action is None else items[0].raw_source or b""
         uncoded = Counter(planned.reason for planned in done if planned.reason is not None)
-        return Prepared(body, sum(found.reason is None for found in coded.values()), uncoded)
+        return Prepared(body, sum(planned.coded for planned in done), uncoded)
 
-    def _write(self, planned: _Planned, coded: Coded | None) -> _Planned:
-        if coded is not None:
-            gram = fitting(coded.gram, planned.fields)
-            return replace(planned, item=planned.item.with_field(FIELD, gram), reason=coded.reason)
-        if planned.item.action == "update" and planned.reason is None:
-            pending = fitting(replacing(self._coder.pending()), planned.fields)
-            marked = mark_update(planned.item, self._coder.rendering, pending)
-            return replace(planned, item=marked or planned.item, reason=Reason.UPDATE if marked else None)
-        return planned
+    def _write(self, planned: _Planned, coded: Mapping[Place, Coded]) -> _Planned:
+        if planned.reason is not None:
+            return planned
+        stale = stale_places(planned.item, self._coder.rendering) - coded.keys()
+        found = {**coded, **{place: Coded(self._coder.pending(), Reason.UPDATE) for place in sorted(stale)}}
+        item = planned.item
+        for place, codes in found.items():
+            gram = replacing(codes.gram) if place == "doc" else codes.gram
+            item = item.with_field(FIELD, fitting(gram, planned.fields), inside=place)
+        reason = next((codes.reason for codes in found.values() if codes.reason), None)
+        return replace(planned, item=item, reason=reason, coded=bool(found) and reason is None)
 
 
-def mark_update(item: BulkItem, rendering: Rendering, pending: Mapping[str, Any]) -> BulkItem | None:
-    """The update with its document marked for backfill, or None where it leaves the codes right.
+def products_of(item: BulkItem, rendering: Rendering) -> dict[Place, Mapping[str, Any]]:
+    """The products whose codes can be told from the item alone.
 
-    A partial document that sets a rendered field makes the stored codes stale, and what is not in it cannot be
-    read here; a document to `upsert` is new. A script passes: nobody knows what it does.
+    A document, one to `upsert`, and the `doc` of an update that sets every rendered field: whatever the index
+    has of the product besides, the model would read the same text.
     """
-    body, marked = item.source or {}, item
-    document, upsert = body.get("doc"), body.get("upsert")
-    if isinstance(document, dict) and _touches(document, rendering):
-        marked = marked.with_field(FIELD, pending, inside="doc")
-    if isinstance(upsert, dict):
-        marked = marked.with_field(FIELD, pending, inside="upsert")
-    return marked if marked is not item else None
+    source = item.source
+    if source is None or item.action == "delete":
+        return {}
+    if item.action != "update":
+        return {None: source}
+    document, upsert = source.get("doc"), source.get("upsert")
+    found: dict[Place, Mapping[str, Any]] = {}
+    if isinstance(document, dict) and rendering.fields and all(_sets(document, path) for path in rendering.fields):
+        found["doc"] = document
+    if isinstance(upsert, dict) and not source.get("scripted_upsert"):
+        found["upsert"] = upsert
+    return found
+
+
+def stale_places(item: BulkItem, rendering: Rendering) -> set[str]:
+    """Where an update may leave a product with codes of another text, so that it has to be marked.
+
+    A partial document that sets a rendered field changes what the model would read, and the rest of the product
+    cannot be read here; what a script makes of a document to `upsert` is not known either. Any other script passes.
+    """
+    source = item.source or {}
+    if item.action != "update":
+        return set()
+    document, upsert = source.get("doc"), source.get("upsert")
+    touched = {"doc"} if isinstance(document, dict) and _touches(document, rendering) else set()
+    return touched | ({"upsert"} if isinstance(upsert, dict) else set())
 
 
 def _items(target: Target, body: bytes) -> list[BulkItem]:
@@ -125,14 +156,6 @@ def _planned(item: BulkItem, fields: GramFields) -> _Planned:
     return _Planned(item, fields, Reason.UNREADABLE if item.source is None else None)
 
 
-def _is_product(planned: _Planned) -> bool:
-    return planned.reason is None and planned.item.action in {"index", "create"}
-
-
-def _source(planned: _Planned) -> Mapping[str, Any]:
-    return planned.item.source or {}
-
-
 def _index_of(item: BulkItem, default_index: str | None) -> str:
     named = item.metadata.get("_index") or default_index
     return named if isinstance(named, str) else ""
@@ -141,6 +164,14 @@ def _index_of(item: BulkItem, default_index: str | None) -> str:
 def _touches(document: Mapping[str, Any], rendering: Rendering) -> bool:
     heads = {path.partition(".")[0] for path in rendering.fields} | {FIELD}
     return any(key.partition(".")[0] in heads for key in document)
+
+
+def _sets(value: Any, path: str) -> bool:
+    """Whether a partial document decides alone what stands at a path: it merges into objects and replaces all else."""
+    if not isinstance(value, Mapping) or path in value:
+        return True
+    head, _, rest = path.partition(".")
+    return bool(rest) and head in value and _sets(value[head], rest)
 
 
 def with_gram(document: Mapping[str, Any], gram: Mapping[str, Any]) -> dict[str, Any]:

@@ -38,7 +38,7 @@ _ANSWER_S = 120.0
 
 
 def serve_sidecar(settings: SidecarSettings, console: Console) -> None:
-    """Serves until SIGINT or SIGTERM; without a usable bundle documents go in marked for backfill.
+    """Serves until SIGINT or SIGTERM; without a usable bundle documents go in without codes.
 
     Raises:
         ConfigError: the address cannot be listened on.
@@ -54,12 +54,12 @@ def serve_sidecar(settings: SidecarSettings, console: Console) -> None:
 def _open_generator(settings: SidecarSettings) -> OnnxGenerator | None:
     """The model, or None: a bundle that cannot be used must not stop indexing, but everybody is told."""
     if settings.bundle is None:
-        _log.warning("no bundle: every document goes in without codes, marked for backfill — set GRAM_BUNDLE")
+        _log.warning("no bundle: every document goes in without codes — set GRAM_BUNDLE, then index them again")
         return None
     try:
         return OnnxGenerator.open(settings.bundle, threads=settings.threads)
     except (BundleError, DecodeError) as error:
-        _log.error("every document goes in without codes, marked for backfill: %s", error)
+        _log.error("every document goes in without codes and has to be indexed again later: %s", error)
         return None
 
 
@@ -165,7 +165,9 @@ def report_lines(done: Done, wish: Wish) -> list[str]:
     if report.resumed_at:
         lines.append(f"resumed after line {report.resumed_at}")
     if wish.bundle:
-        lines.append(f"{counts.coded} coded, {counts.pending} marked for backfill")
+        lines.append(f"{counts.coded} coded, {counts.pending} pending")
+        if counts.pending:
+            lines.append("pending products have no codes: run the same command again, it codes them anew")
     elif report.statuses:
         lines.extend(f"{number} bulks {status}" for status, number in sorted(report.statuses.items()))
     else:

@@ -81,7 +81,7 @@ class Sidecar:
 
     Args:
         settings: of the program.
-        generator: the model; None lets every document go in marked for backfill.
+        generator: the model; None lets every document go in without codes, as pending.
         rules: what is rendered and what is kept of the codes.
     """
 
@@ -180,7 +180,7 @@ def create_sidecar(settings: SidecarSettings, generator: Generator | None, rules
 
     Args:
         settings: of the program.
-        generator: the model; None lets every document go in marked for backfill.
+        generator: the model; None lets every document go in without codes, as pending.
         rules: what is rendered and what is kept of the codes, from the bundle.
     """
     sidecar = Sidecar(settings, generator, rules)

@@ -179,13 +179,18 @@ class Client:
 
 @asynccontextmanager
 async def sidecar(
-    opensearch: PaperOpenSearch, generator: WordGenerator | None = None, *, model: bool = True, **changed: Any
+    opensearch: PaperOpenSearch,
+    generator: WordGenerator | None = None,
+    *,
+    model: bool = True,
+    rules: CodingRules = RULES,
+    **changed: Any,
 ) -> AsyncIterator[Client]:
     """A sidecar before the paper OpenSearch."""
     async with paper(opensearch) as url:
         configured = SidecarSettings(**{"upstream_url": url, "max_wait_ms": 0.0, **changed})
         generator = generator or WordGenerator()
-        app = create_sidecar(configured, generator if model else None, RULES)
+        app = create_sidecar(configured, generator if model else None, rules)
         async with app.router.lifespan_context(app):
             yield Client(app)
             generator.gate.set()
@@ -379,7 +384,7 @@ async def test_a_broken_document_stays_as_it_is_and_its_neighbours_are_coded() -
 async def test_a_model_that_fails_hangs_or_is_absent_never_stops_indexing(
     generator: WordGenerator | None, model: bool, reason: str
 ) -> None:
-    """Documents go in marked for backfill, and the answer and the metrics say so."""
+    """Documents go in without codes and pending, and the answer and the metrics say so."""
     opensearch = PaperOpenSearch()
     async with sidecar(opensearch, generator, model=model, stall_timeout_s=0.05) as client:
         answer = await client.send("POST", "/products/_bulk", lines({"index": {}}, {"title": "shoe"}))
@@ -400,38 +405,61 @@ async def test_one_document_the_model_fails_on_does_not_cost_the_others_their_co
     assert answer.gram_status == "degraded; reason=model-error"
 
 
+SIZED = CodingRules(Rendering(("title", "specs.size")))
+CLEARED: dict[str, Any] = {"codes": [], "source": None, "model": "pending", "weights": []}
+
+
+def replaced(text: str) -> dict[str, Any]:
+    """The object that an update gives a product with this rendered text, without its time."""
+    found = gram(text)
+    return {**found, "weights": [found["weights"]]}
+
+
 @pytest.mark.parametrize(
-    ("update", "expected"),
+    ("update", "grams", "status"),
     [
-        ({"doc": {"price": 3}}, {"doc": {"price": 3}}),
-        ({"script": {"source": "x"}}, {"script": {"source": "x"}}),
-        ({"doc": {"title": "boot"}}, {"doc": {"title": "boot", "gram": "cleared"}}),
-        ({"doc": {"gram": {"codes": ["mine"]}}}, {"doc": {"gram": "cleared"}}),
+        ({"doc": {"price": 3}}, {}, "applied"),
+        ({"script": {"source": "x"}}, {}, "applied"),
+        ({"doc": {"title": "boot"}}, {"doc": CLEARED}, "degraded; reason=partial-update"),
+        ({"doc": {"title": "boot", "specs": {"weight": 1}}}, {"doc": CLEARED}, "degraded; reason=partial-update"),
+        ({"doc": {"gram": {"codes": ["mine"]}}}, {"doc": CLEARED}, "degraded; reason=partial-update"),
         (
-            {"doc": {"price": 3}, "upsert": {"title": "boot"}},
-            {"doc": {"price": 3}, "upsert": {"title": "boot", "gram": "cleared"}},
+            {"doc": {"title": "boot", "specs": {"size": "XL"}}, "doc_as_upsert": True},
+            {"doc": replaced("boot ; xl")},
+            "applied",
+        ),
+        ({"doc": {"title": "boot", "specs.size": ["XL"]}}, {"doc": replaced("boot ; xl")}, "applied"),
+        ({"doc": {"title": "boot", "specs": None}}, {"doc": replaced("boot")}, "applied"),
+        ({"doc": {"title": "poison", "specs": []}}, {"doc": CLEARED}, "degraded; reason=model-error"),
+        ({"doc": {"price": 3}, "upsert": {"title": "boot"}}, {"upsert": gram("boot")}, "applied"),
+        ({"script": {"source": "x"}, "upsert": {"title": "boot"}}, {"upsert": gram("boot")}, "applied"),
+        (
+            {"doc": {"title": "boot"}, "upsert": {"title": "shoe"}},
+            {"doc": CLEARED, "upsert": gram("shoe")},
+            "degraded; reason=partial-update",
+        ),
+        (
+            {"script": {"source": "x"}, "scripted_upsert": True, "upsert": {"title": "boot"}},
+            {"upsert": PENDING},
+            "degraded; reason=partial-update",
         ),
     ],
 )
-async def test_a_partial_update_of_rendered_fields_marks_the_document_for_backfill(
-    update: dict[str, Any], expected: dict[str, Any]
+async def test_an_update_has_codes_where_the_whole_product_is_known_and_is_marked_where_it_is_not(
+    update: dict[str, Any], grams: dict[str, dict[str, Any]], status: str
 ) -> None:
-    """Stale codes are cleared in the same update; an update that leaves the codes right passes untouched."""
+    """A document to upsert and one that sets every rendered field are coded; one that sets some loses its old codes."""
     opensearch = PaperOpenSearch()
-    cleared = {"codes": [], "source": None, "model": "pending", "weights": []}
-    async with sidecar(opensearch) as client:
+    async with sidecar(opensearch, rules=SIZED) as client:
         single = await client.send("POST", "/products/_update/1", json.dumps(update).encode())
-        await client.send("POST", "/products/_bulk", lines({"update": {"_id": "1"}}, update))
-
-    def named(document: Any) -> Any:
-        if isinstance(document, dict) and "gram" in document:
-            assert {key: value for key, value in document["gram"].items() if key != "at"} == cleared
-            return {**document, "gram": "cleared"}
-        return document
-
+        bulk = await client.send("POST", "/products/_bulk", lines({"update": {"_id": "1"}}, update))
+        metrics = await client.send("GET", "/-/metrics")
+    expected = {**update, **{place: {**update[place], "gram": found} for place, found in grams.items()}}
     for got in (json.loads(opensearch.log[0].body), read(opensearch.log[1].body)[1]):
-        assert {key: named(value) for key, value in got.items()} == expected
-    assert single.gram_status == ("applied" if expected == update else "degraded; reason=partial-update")
+        assert {key: timeless(value) if key in grams else value for key, value in got.items()} == expected
+    assert (single.gram_status, bulk.gram_status) == (status, status)
+    coded = 2.0 if grams and status == "applied" else 0.0
+    assert f'gram_documents_total{{outcome="coded",reason=""}} {coded}'.encode() in metrics.body
 
 
 @pytest.mark.parametrize(
