@@ -96,8 +96,9 @@ class Preparer:
         if planned.reason is not None:
             return planned
         stale = stale_places(planned.item, self._coder.rendering) - coded.keys()
-        found = {**coded, **{place: Coded(self._coder.pending(), Reason.UPDATE) for place in sorted(stale)}}
-        item = planned.item
+        found, item = dict(coded), planned.item
+        for place in sorted(stale):
+            found[place] = Coded(self._coder.pending(), Reason.UPDATE)
         for place, codes in found.items():
             gram = replacing(codes.gram) if place == "doc" else codes.gram
             item = item.with_field(FIELD, fitting(gram, planned.fields), inside=place)
