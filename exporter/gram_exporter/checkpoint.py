@@ -21,11 +21,13 @@ TENSORS = "tensors.safetensors"
 
 @dataclass(frozen=True)
 class Position:
-    """Where a training stands; `fingerprint` names the data and settings that it belongs to."""
+    """Where a training stands; `fingerprint` names the data and settings that it belongs to, losses are in nats."""
 
     step: int
     steps: int
     fingerprint: str
+    loss_first: float | None = None
+    loss_last: float | None = None
 
 
 def save_checkpoint(folder: Path, model: torch.nn.Module, optimiser: torch.optim.Optimizer, position: Position) -> None:

@@ -72,7 +72,7 @@ def train(
         products: product id to document, in catalogue order.
         wanted: query text to product id to weight > 0; may be empty (a shop on day one).
         config: the parsed gram.toml.
-        output: folder for the result; an earlier result there is replaced.
+        output: folder for the result; an earlier result there stays until this one is finished.
         resume: go on from a checkpoint in `output`, if there is one.
         progress: told of every step.
 
@@ -81,7 +81,6 @@ def train(
     """
     report = progress or (lambda _stage, _done, _total: None)
     started = time.monotonic()
-    (output / RECORD).unlink(missing_ok=True)
     output.mkdir(parents=True, exist_ok=True)
     report("prepare", 0, 1)
     prepared = prepare(products, wanted, config)
@@ -89,14 +88,14 @@ def train(
     tokens = tokens_of(tokenizer, _limits(tokenizer, prepared))
     report("prepare", 1, 1)
     course = Course(config.training, prepared, tokenizer, tokens)
-    losses = course.run(output / CHECKPOINT, resume=resume, progress=report)
+    course.run(output / CHECKPOINT, resume=resume, progress=report)
     figures = {
         **{f"codebook_{name}": value for name, value in code_report(prepared.codebook).items()},
         "queries_feedback": len(prepared.queries),
         "queries_made": len(prepared.made),
         "steps": course.steps,
-        "loss_first": losses[0],
-        "loss_last": losses[-1],
+        "loss_first": course.loss_first,
+        "loss_last": course.loss_last,
         "parameters": sum(p.numel() for p in course.model.parameters()),
         "seconds": round(time.monotonic() - started, 1),
     }
@@ -129,9 +128,11 @@ class Course:
         self.optimiser = _optimiser(self.model, config)
         self.bfloat16 = self.device.type == "cuda" or _cpu_multiplies_bfloat16()
         self.step, self.steps = 0, config.steps
+        self.loss_first: float | None = None
+        self.loss_last: float | None = None
 
-    def run(self, checkpoint: Path, *, resume: bool, progress: Progress) -> list[float]:
-        """Trains to the end, saving a checkpoint twice a minute and when stopped; returns the losses in nats.
+    def run(self, checkpoint: Path, *, resume: bool, progress: Progress) -> None:
+        """Trains to the end, saving a checkpoint twice a minute and when stopped.
 
         Raises:
             TrainingError: the loss is no longer a finite number, or the checkpoint is unusable.
@@ -139,19 +140,21 @@ class Course:
         found = load_checkpoint(checkpoint, self.model, self.optimiser, self.fingerprint) if resume else None
         if found:
             self.step, self.steps = found.step, found.steps
-        losses: list[float] = []
+            self.loss_first, self.loss_last = found.loss_first, found.loss_last
         try:
-            self._advance(losses, checkpoint, progress)
+            self._advance(checkpoint, progress)
+        except TrainingError:  # the weights are spoilt; those of the last checkpoint are not
+            raise
         except BaseException:  # an interrupt above all: nothing that was learned is lost
             save_checkpoint(checkpoint, self.model, self.optimiser, self._position())
             raise
-        return losses or [math.nan]
 
-    def _advance(self, losses: list[float], checkpoint: Path, progress: Progress) -> None:
+    def _advance(self, checkpoint: Path, progress: Progress) -> None:
         begun = saved = time.monotonic()
         fitting = not self.steps
         while self.step < self.steps or not self.steps:
-            losses.append(self._checked(self._train_step()))
+            self.loss_last = self._train_step()
+            self.loss_first = self.loss_last if self.loss_first is None else self.loss_first
             now = time.monotonic()
             if fitting and self.step % TIMED_STEPS == 0:
                 self.steps = _steps_that_fit(self.config.minutes, self.step, now - begun)
@@ -190,14 +193,7 @@ class Course:
                 yield Sighting(row, list(weights), list(weights.values()))
 
     def _position(self) -> Position:
-        return Position(self.step, self.steps, self.fingerprint)
-
-    def _checked(self, loss: float) -> float:
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"the loss became {loss} at step {self.step}", next_step="lower training.learning_rate in gram.toml"
-            )
-        return loss
+        return Position(self.step, self.steps, self.fingerprint, self.loss_first, self.loss_last)
 
     def _train_step(self) -> float:
         """One step over a batch of queries and a batch of products; everything random follows from the step."""
@@ -211,7 +207,12 @@ class Course:
             loss = joint_loss(queries, products, self.config.product_weight)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        if not bool(torch.isfinite(loss.detach() + norm)):
+            raise TrainingError(
+                f"the loss became {float(loss.detach())}, its gradient {float(norm)}, at step {self.step}",
+                next_step="lower training.learning_rate in gram.toml",
+            )
         self.optimiser.step()
         self.step += 1
         return float(loss.detach())
@@ -285,6 +286,7 @@ def _ninth_decile(tokenizer: Tokenizer, texts: Sequence[str]) -> int:
 
 
 def _write(output: Path, course: Course, prepared: Prepared, record: TrainingRecord) -> None:
+    (output / RECORD).unlink(missing_ok=True)
     torch.nn.Module.to(torch.nn.Module.eval(course.model), "cpu")
     course.model.save_pretrained(output / MODEL)
     course.tokenizer.save(str(output / TOKENIZER))

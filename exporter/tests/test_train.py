@@ -12,11 +12,13 @@ from safetensors.torch import load_file
 from torch.nn import functional
 from transformers import T5ForConditionalGeneration
 
+from gram_exporter.checkpoint import load_checkpoint
 from gram_exporter.config import CatalogueConfig, Config, TrainingConfig
 from gram_exporter.losses import code_nll, joint_loss
 from gram_exporter.model import TokenLimits, input_ids, new_model, padded, tokens_of, train_tokenizer
+from gram_exporter.prepare import prepare
 from gram_exporter.record import CALIBRATION_TEXTS, MODEL, RECORD, read_calibration_texts, read_record
-from gram_exporter.train import CHECKPOINT, train
+from gram_exporter.train import CHECKPOINT, Course, train
 from gram_plugin.contract.bundle import read_codebook
 from gram_plugin.contract.codes import Attribute, Role
 from gram_plugin.errors import TrainingError
@@ -80,6 +82,51 @@ def test_an_interrupted_training_resumes_to_the_same_model(tmp_path: Path) -> No
     expected, found = _weights(whole), _weights(broken)
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_a_training_stopped_at_its_last_step_can_be_finished(tmp_path: Path) -> None:
+    """Nothing is left to train: resumed, it has the model and the figures of an undisturbed run."""
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    expected = train(PRODUCTS, WANTED, CONFIG, whole)
+
+    def stop(stage: str, done: int, total: int) -> None:
+        if stage == "train" and done == total:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(PRODUCTS, WANTED, CONFIG, broken, progress=stop)
+    found = train(PRODUCTS, WANTED, CONFIG, broken, resume=True)
+    assert {**found.figures, "seconds": 0} == {**expected.figures, "seconds": 0}
+    assert all(torch.equal(weight, _weights(broken)[name]) for name, weight in _weights(whole).items())
+
+
+def test_a_training_that_fails_leaves_the_finished_one(tmp_path: Path) -> None:
+    """A catalogue that cannot be trained on takes nothing away from what was trained before."""
+    record = train(PRODUCTS, WANTED, CONFIG, tmp_path)
+    with pytest.raises(TrainingError, match="no products"):
+        train({}, {}, CONFIG, tmp_path)
+    assert read_record(tmp_path) == record
+
+
+def test_a_spoilt_training_leaves_its_last_checkpoint(tmp_path: Path) -> None:
+    """Where the loss is no number any more, the weights are not saved: the good ones of before stay."""
+    prepared = prepare(PRODUCTS, WANTED, CONFIG)
+    tokenizer = train_tokenizer([example.text for example in prepared.products], SETTINGS.vocabulary)
+    course = Course(SETTINGS, prepared, tokenizer, tokens_of(tokenizer, TokenLimits(16, 24)))
+
+    def stop_then_spoil(_stage: str, done: int, _total: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+        if done == 4:
+            course.optimiser.param_groups[0]["scale"] = float("inf")
+
+    with pytest.raises(KeyboardInterrupt):
+        course.run(tmp_path / "checkpoint", resume=False, progress=stop_then_spoil)
+    with pytest.raises(TrainingError, match=r"the loss became nan.*learning_rate"):
+        course.run(tmp_path / "checkpoint", resume=True, progress=stop_then_spoil)
+    found = load_checkpoint(tmp_path / "checkpoint", course.model, course.optimiser, course.fingerprint)
+    assert found is not None and found.step == 2
+    assert all(bool(torch.isfinite(weight).all()) for weight in course.model.parameters())
 
 
 def test_a_checkpoint_of_other_data_is_refused(tmp_path: Path) -> None:
