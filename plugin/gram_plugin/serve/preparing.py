@@ -97,8 +97,8 @@ class Preparer:
             return planned
         stale = stale_places(planned.item, self._coder.rendering) - coded.keys()
         found, item = dict(coded), planned.item
-        for place in sorted(stale):
-            found[place] = Coded(self._coder.pending(), Reason.UPDATE)
+        for marked in sorted(stale):
+            found[marked] = Coded(self._coder.pending(), Reason.UPDATE)
         for place, codes in found.items():
             gram = replacing(codes.gram) if place == "doc" else codes.gram
             item = item.with_field(FIELD, fitting(gram, planned.fields), inside=place)
