@@ -18,7 +18,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from gram_plugin.contract.codes import Generator
 from gram_plugin.errors import OverloadError, SearchError
@@ -45,7 +45,6 @@ from gram_plugin.serve.targets import Target, find_target
 _log = logging.getLogger(__name__)
 
 _RETRY_AFTER_S = b"1"
-_METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"]
 
 
 class SidecarMetrics:
@@ -122,6 +121,14 @@ class Sidecar:
                 if self.batcher:
                     await self.batcher.stop()
 
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request as ASGI."""
+        try:
+            response = await self.answer(Request(scope, receive))
+        except ClientDisconnect:
+            return  # nobody reads it
+        await response(scope, receive, send)
+
     async def answer(self, request: Request) -> Response:
         """OpenSearch's answer to any request; a write has its documents coded first."""
         path = raw_target(request).partition(b"?")[0].decode("latin-1")
@@ -136,8 +143,6 @@ class Sidecar:
         except OverloadError as error:
             self._metrics.refused.labels("429").inc()
             return error_response(429, "rejected_execution_exception", str(error), [(b"retry-after", _RETRY_AFTER_S)])
-        except ClientDisconnect:
-            return Response(status_code=499)  # nobody reads it
 
     async def _pass(self, request: Request, path: str) -> Response:
         response = await self.upstream.forward(request)
@@ -184,8 +189,11 @@ def create_sidecar(settings: SidecarSettings, generator: Generator | None, rules
         rules: what is rendered and what is kept of the codes, from the bundle.
     """
     sidecar = Sidecar(settings, generator, rules)
-    routes = [*sidecar.health.routes(), Route("/{path:path}", sidecar.answer, methods=_METHODS)]
-    return Starlette(routes=routes, lifespan=sidecar.running, middleware=[Middleware(CancelOnHangup)])
+    app = Starlette(routes=sidecar.health.routes(), lifespan=sidecar.running, middleware=[Middleware(CancelOnHangup)])
+    # No pattern of a route takes every path and every method that OpenSearch may know.
+    app.router.redirect_slashes = False
+    app.router.default = sidecar
+    return app
 
 
 def unpack(body: bytes, headers: Headers, max_bytes: int) -> _Unpacked:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from aiohttp import web
@@ -125,7 +126,7 @@ class PaperOpenSearch:
 async def paper(opensearch: PaperOpenSearch) -> AsyncIterator[str]:
     """Serves the paper OpenSearch on loopback and gives its URL."""
     app = web.Application(client_max_size=1 << 28)
-    app.router.add_route("*", "/{path:.*}", opensearch.handle)
+    app.router.add_route("*", r"/{path:[\s\S]*}", opensearch.handle)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, auto_decompress=False)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -154,7 +155,7 @@ class Client:
             "type": "http",
             "http_version": "1.1",
             "method": method,
-            "path": path,
+            "path": unquote(path),
             "raw_path": path.encode(),
             "query_string": query.encode(),
             "headers": [(name.encode(), value.encode()) for name, value in given.items()],
@@ -255,6 +256,7 @@ async def test_bulk_documents_get_their_codes_and_the_answer_is_opensearchs_own(
         ("PUT", "/products/_create/1"),
         ("POST", "/products/_create/a%2Fb"),
         ("POST", "/products/_doc/"),
+        ("PUT", "/products/_doc/a%0Ab"),
     ],
 )
 async def test_single_documents_get_their_codes(method: str, target: str) -> None:
@@ -280,6 +282,9 @@ async def test_single_documents_get_their_codes(method: str, target: str) -> Non
         ("HEAD", "/products"),
         ("POST", "/products/_delete_by_query"),
         ("PUT", "/_index_template/_doc"),
+        ("GET", "/products/_doc/a%0Ab"),
+        ("PURGE", "/products/_doc/1"),
+        ("GET", "/-/ready/"),
     ],
 )
 async def test_what_writes_no_document_passes_byte_for_byte(method: str, target: str) -> None:
