@@ -1,7 +1,7 @@
-"""Calibration: from the model's log-probability to the share of codes that are right.
+"""Calibration: from the models' log-probability to P(code | text), the part of the wanted products that carry it.
 
 A curve is fitted by isotonic regression (pool adjacent violators, Ayer et al. 1955) on texts that
-training never saw.
+training never saw. Before that, the same texts say how much of a query's answer should be the linear arm's.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from gram_exporter.record import CalibrationText
 from gram_plugin.contract.bundle import Curve
 from gram_plugin.contract.codes import Role
 from gram_plugin.decode.generator import OnnxGenerator
+from gram_plugin.decode.linear import LinearArm
 
 FEWEST_PAIRS = 100
 """With fewer (code, right or wrong) pairs the model's own probabilities are kept."""
@@ -30,10 +31,10 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Outcomes:
-    """Written codes: how sure the model was of each, and whether it is right."""
+    """Written codes: how sure the model was of each, and how right it is."""
 
     log_probability: FloatArray  # [codes] nats
-    right: FloatArray  # [codes] 0 or 1
+    right: FloatArray  # [codes] 0 to 1: the part of the wanted products that carry the code
     text: npt.NDArray[np.int64]  # [codes] which text it was written for
 
     def only(self, keep: npt.NDArray[np.bool_]) -> Outcomes:
@@ -62,14 +63,53 @@ def calibrate(generator: OnnxGenerator, texts: Sequence[CalibrationText], role: 
 def observe(generator: OnnxGenerator, texts: Sequence[CalibrationText], role: Role) -> Outcomes:
     """Lets the generator write codes, without calibration, and compares them with the right ones."""
     log_probability: list[float] = []
-    right: list[bool] = []
+    right: list[float] = []
     text: list[int] = []
     for place, ranking in enumerate(generator.rank([item.text for item in texts], role)):
-        wanted = set(texts[place].codes)
+        wanted = texts[place].share_of()
         log_probability.extend(ranking.log_probability)
-        right.extend(generator.codebook[index].code in wanted for index in ranking.code)
+        right.extend(wanted.get(generator.codebook[index].code, 0.0) for index in ranking.code)
         text.extend([place] * ranking.code.size)
     return Outcomes(np.array(log_probability, float), np.array(right, float), np.array(text, np.int64))
+
+
+def linear_share(generator: OnnxGenerator, arm: LinearArm, texts: Sequence[CalibrationText]) -> float:
+    """The part of the linear arm in the mixture that makes held-out queries' codes likeliest, 0 to 1.
+
+    Likelihood is Σ share(c) · ln(s · P_linear(c) + (1 - s) · P_generator(c)) over the codes that a query wants, shares
+    scaled to sum 1 for each query, so that no query counts more than another.
+    """
+    queries = [item for item in texts if item.role is Role.QUERY and item.codes][:MOST_TEXTS]
+    if not queries:
+        return 0.0
+    index = {entry.code: at for at, entry in enumerate(generator.codebook)}
+    written = generator.written([item.text for item in queries], Role.QUERY, generator.beam_width)
+    linear: list[float] = []
+    generated: list[float] = []
+    weight: list[float] = []
+    for item, ranking in zip(queries, written, strict=True):
+        found = arm.log_probabilities(item.text)
+        if found is None:
+            continue
+        by_beam = dict(zip(ranking.code.tolist(), np.exp(ranking.log_probability), strict=True))
+        shares = {index[code]: share for code, share in item.share_of().items() if code in index}
+        total = sum(shares.values()) or 1.0
+        linear.extend(np.exp(found[list(shares)]))
+        generated.extend(by_beam.get(code, 0.0) for code in shares)
+        weight.extend(share / total for share in shares.values())
+    return best_share(np.array(linear), np.array(generated), np.array(weight))
+
+
+def best_share(linear: FloatArray, generated: FloatArray, weight: FloatArray) -> float:
+    """The share s of 0, 0.05, ... 1 with the greatest Σ weight · ln(s · linear + (1 - s) · generated)."""
+    if not linear.size:
+        return 0.0
+
+    def likelihood(share: float) -> float:
+        mixed = np.maximum(share * linear + (1 - share) * generated, _LEAST_PROBABILITY)
+        return float((weight * np.log(mixed)).sum())
+
+    return max((round(0.05 * step, 2) for step in range(21)), key=likelihood)
 
 
 def fit_curve(outcomes: Outcomes) -> Curve:

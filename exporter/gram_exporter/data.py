@@ -9,7 +9,7 @@ queries their attributes, and queries tell products which of their codes are ask
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
@@ -38,13 +38,23 @@ class Example:
     """A text with its codes.
 
     `codes` int32, shape (n,), columns of the codebook; `weights` float32, shape (n,), sum 1;
-    `share` float32, shape (n,), the part of wanted products that carry the code.
+    `share` float32, shape (n,), the smoothed part of wanted products that carry the code. Of a query also what it
+    wants: `wanted` int32, shape (m,), rows of the catalogue, and `demand` float32, shape (m,), > 0.
     """
 
     text: str
     codes: Ints
     weights: Floats
     share: Floats
+    wanted: Ints = field(default_factory=lambda: np.empty(0, dtype=np.int32))
+    demand: Floats = field(default_factory=lambda: np.empty(0, dtype=np.float32))
+
+    def code_shares(self, codebook: Codebook) -> dict[int, float]:
+        """The part of the wanted products, by demand, that carry each code: column to share, > 0 to 1, unsmoothed."""
+        if not len(self.wanted):
+            return {}
+        mass = sparse.csr_array(self.demand[np.newaxis, :] @ codebook.carried[self.wanted])  # (1, codes)
+        return dict(zip(mass.indices.tolist(), (mass.data / self.demand.sum()).tolist(), strict=True))
 
 
 @dataclass(frozen=True)
@@ -129,8 +139,9 @@ def _examples(texts: Sequence[str], wanted: sparse.csr_array, codebook: Codebook
         codes = mass.indices[mass.indptr[row] : mass.indptr[row + 1]]
         weight = mass.data[mass.indptr[row] : mass.indptr[row + 1]]
         example = _example(text, codes, weight, float(totals[row]), base, per_query)
+        own = slice(wanted.indptr[row], wanted.indptr[row + 1])
         if len(example.codes):
-            yield example
+            yield replace(example, wanted=wanted.indices[own].astype(np.int32), demand=wanted.data[own].copy())
 
 
 def _example(text: str, codes: Ints, mass: Floats, total: float, base: npt.NDArray[np.float64], limit: int) -> Example:

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from gram_exporter import parity
-from gram_exporter.calibration import Calibrated, calibrate, identity_curve
+from gram_exporter.calibration import Calibrated, calibrate, identity_curve, linear_share
 from gram_exporter.graphs import export_graphs, load_model, quantise_graphs
 from gram_exporter.record import (
     CALIBRATION_TEXTS,
+    LINEAR,
     MODEL,
     CalibrationText,
     TrainingRecord,
@@ -33,8 +34,10 @@ from gram_plugin.contract.bundle import (
     write_bundle,
     write_calibration,
 )
+from gram_plugin.contract.bundle import LINEAR as LINEAR_FILE
 from gram_plugin.contract.codes import Role
 from gram_plugin.decode.generator import OnnxGenerator
+from gram_plugin.decode.linear import LinearArm
 from gram_plugin.errors import ExportError
 
 PRECISIONS = ("int8", "fp32")
@@ -106,6 +109,7 @@ class _Exporting:
     def finished(self, draft: OnnxGenerator, target: Path) -> Bundle:
         """Calibrates a draft and moves it to its place."""
         self._progress("calibrating", 0.7)
+        draft = self._with_linear(draft)
         calibrated = {role: calibrate(draft, self._texts, role) for role in Role}
         path = draft.bundle.path
         write_calibration(path / CALIBRATION, {role: found.curve for role, found in calibrated.items()})
@@ -113,6 +117,17 @@ class _Exporting:
         bundle = write_bundle(path, target, manifest)
         self._progress("bundle ready", 1.0)
         return bundle
+
+    def _with_linear(self, draft: OnnxGenerator) -> OnnxGenerator:
+        """The draft with the linear arm that training left, and the share of it that fits held-out queries best."""
+        source = self._training / LINEAR
+        if not source.is_file():
+            return draft
+        arm = LinearArm.load(source, len(draft.codebook))
+        share = linear_share(draft, arm, self._texts)
+        shutil.copyfile(source, draft.bundle.file(LINEAR_FILE))
+        manifest = replace(draft.manifest, linear_share=share)
+        return replace(draft, linear=arm, bundle=replace(draft.bundle, manifest=manifest))
 
     def _draft(self, precision: str, graphs: Mapping[str, Graph]) -> OnnxGenerator:
         staging = self._room / precision
@@ -159,4 +174,5 @@ def _manifest(record: TrainingRecord, graphs: Mapping[str, Graph], precision: st
         data_licence=record.data_licence,
         figures=record.figures,
         precision=precision,
+        products=record.products,
     )

@@ -18,7 +18,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from gram_exporter.record import CalibrationText
 from gram_plugin.contract.bundle import Tokens, attributes_of
-from gram_plugin.contract.codes import MAX_CODES
+from gram_plugin.contract.codes import BEAM_WIDTH
 from gram_plugin.decode.beam import Ranking, Steps, search
 from gram_plugin.decode.generator import OnnxGenerator
 from gram_plugin.decode.session import Batch
@@ -200,12 +200,12 @@ def _reference(model: Any, generator: OnnxGenerator, ids: Sequence[int]) -> Refe
     tokens = generator.manifest.tokens
     steps = TorchSteps(model, Batch.of([ids], tokens.pad), tokens, len(attributes_of(generator.codebook)))
     tracing = _Tracing(steps)
-    ranking = search(generator.trie, tracing, 1, width=generator.beam_width, limit=MAX_CODES)[0]
+    ranking = search(generator.trie, tracing, 1, width=generator.beam_width, limit=BEAM_WIDTH)[0]
     return Reference(ids, ranking, tracing.trace)
 
 
 def _ranked(generator: OnnxGenerator, ids: Sequence[int]) -> Ranking:
-    return search(generator.trie, _steps(generator, ids), 1, width=generator.beam_width, limit=MAX_CODES)[0]
+    return search(generator.trie, _steps(generator, ids), 1, width=generator.beam_width, limit=BEAM_WIDTH)[0]
 
 
 def _differences(generator: OnnxGenerator, expected: Reference) -> Float32Array:

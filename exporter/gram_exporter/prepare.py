@@ -24,8 +24,8 @@ MAX_CALIBRATION_PRODUCTS = 300
 MAX_CALIBRATION_QUERIES = 600
 MAX_QUERIES_MADE = 40_000
 ENOUGH_CALIBRATION_QUERIES = 100
-RIGHT_SHARE = 0.5
-"""A code is right for a query when at least this part of its wanted products carries it."""
+LEAST_SHARE = 0.02
+"""Codes that a smaller part of a query's wanted products carry are not written down for calibration."""
 
 
 @dataclass(frozen=True)
@@ -126,14 +126,11 @@ def _drawn(items: Sequence[Item], count: int, rng: np.random.Generator) -> list[
 
 def _calibration_texts(held: _Held, codebook: Codebook) -> Iterator[CalibrationText]:
     for text, example in held.queries.items():
-        yield CalibrationText(Role.QUERY, text, _right_codes(example, codebook))
+        shares = {at: share for at, share in example.code_shares(codebook).items() if share >= LEAST_SHARE}
+        codes = tuple(codebook.codes[at] for at in shares)
+        yield CalibrationText(Role.QUERY, text, codes, tuple(shares.values()))
     for text, row in held.products.items():
         yield CalibrationText(Role.PRODUCT, text, _carried_codes(row, codebook))
-
-
-def _right_codes(example: Example, codebook: Codebook) -> tuple[Code, ...]:
-    pairs = zip(example.codes, example.share, strict=True)
-    return tuple(codebook.codes[at] for at, share in pairs if share >= RIGHT_SHARE)
 
 
 def _carried_codes(row: int, codebook: Codebook) -> tuple[Code, ...]:

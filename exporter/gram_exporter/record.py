@@ -18,6 +18,7 @@ TOKENIZER = "tokenizer.json"
 CODEBOOK = "codebook.tsv"
 RECORD = "record.json"
 CALIBRATION_TEXTS = "calibration.jsonl"
+LINEAR = "linear.npz"  # the linear arm, where one was trained
 
 
 @dataclass(frozen=True)
@@ -31,16 +32,26 @@ class TrainingRecord:
     tokens: Tokens
     data_source: str
     data_licence: str
+    products: int = 0
     figures: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class CalibrationText:
-    """A rendered text that training never saw, with every code that is right for it."""
+    """A rendered text that training never saw, with every code of what it wants.
+
+    `shares`, one for each code, > 0 to 1: for a query the part of its wanted products that carry the code, by weight;
+    for a product 1.
+    """
 
     role: Role
     text: str
     codes: tuple[Code, ...]
+    shares: tuple[float, ...] = ()
+
+    def share_of(self) -> dict[Code, float]:
+        """The shares by code; 1 for each where none are given."""
+        return dict(zip(self.codes, self.shares or (1.0,) * len(self.codes), strict=True))
 
 
 def write_record(folder: Path, record: TrainingRecord) -> None:
@@ -73,9 +84,15 @@ def read_record(folder: Path) -> TrainingRecord:
 
 
 def write_calibration_texts(path: Path, texts: Iterable[CalibrationText]) -> None:
-    """Writes one JSON object for each line: role, text, codes."""
+    """Writes one JSON object for each line: role, text, codes with their shares."""
     lines = (
-        json.dumps({"role": item.role, "text": item.text, "codes": [code.text for code in item.codes]})
+        json.dumps(
+            {
+                "role": item.role,
+                "text": item.text,
+                "codes": {code.text: round(share, 6) for code, share in item.share_of().items()},
+            }
+        )
         for item in texts
     )
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
@@ -85,4 +102,7 @@ def read_calibration_texts(path: Path) -> Iterator[CalibrationText]:
     """Reads what `write_calibration_texts` wrote."""
     for line in path.read_text(encoding="utf-8").splitlines():
         document = json.loads(line)
-        yield CalibrationText(Role(document["role"]), document["text"], tuple(map(Code.parse, document["codes"])))
+        codes = document["codes"]
+        yield CalibrationText(
+            Role(document["role"]), document["text"], tuple(map(Code.parse, codes)), tuple(map(float, codes.values()))
+        )

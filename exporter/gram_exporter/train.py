@@ -20,6 +20,7 @@ from gram_exporter.checkpoint import Position, load_checkpoint, save_checkpoint
 from gram_exporter.codebook import code_report
 from gram_exporter.config import Config, TrainingConfig
 from gram_exporter.data import Example
+from gram_exporter.linear import train_linear
 from gram_exporter.losses import code_nll, joint_loss
 from gram_exporter.model import TokenLimits, input_ids, new_model, padded, tokens_of, train_tokenizer
 from gram_exporter.noise import mistype
@@ -27,6 +28,7 @@ from gram_exporter.prepare import Prepared, prepare
 from gram_exporter.record import (
     CALIBRATION_TEXTS,
     CODEBOOK,
+    LINEAR,
     MODEL,
     RECORD,
     TOKENIZER,
@@ -37,6 +39,7 @@ from gram_exporter.record import (
 from gram_exporter.warm import Sighting, warm_start
 from gram_plugin.contract.bundle import Tokens, attributes_of, write_codebook
 from gram_plugin.contract.codes import Attribute, Role
+from gram_plugin.decode.linear import LinearArm
 from gram_plugin.errors import TrainingError
 
 CHECKPOINT = "checkpoint"
@@ -89,6 +92,7 @@ def train(
     report("prepare", 1, 1)
     course = Course(config.training, prepared, tokenizer, tokens)
     course.run(output / CHECKPOINT, resume=resume, progress=report)
+    arm = train_linear(prepared, config.training, report)
     figures = {
         **{f"codebook_{name}": value for name, value in code_report(prepared.codebook).items()},
         "queries_feedback": len(prepared.queries),
@@ -107,9 +111,10 @@ def train(
         tokens=tokens,
         data_source=config.catalogue.source,
         data_licence=config.catalogue.licence,
+        products=len(products),
         figures=figures,
     )
-    _write(output, course, prepared, record)
+    _write(output, course, prepared, record, arm)
     return record
 
 
@@ -285,12 +290,15 @@ def _ninth_decile(tokenizer: Tokenizer, texts: Sequence[str]) -> int:
     return int(np.quantile(lengths, 0.9)) if lengths else 0
 
 
-def _write(output: Path, course: Course, prepared: Prepared, record: TrainingRecord) -> None:
+def _write(output: Path, course: Course, prepared: Prepared, record: TrainingRecord, arm: LinearArm | None) -> None:
     (output / RECORD).unlink(missing_ok=True)
     torch.nn.Module.to(torch.nn.Module.eval(course.model), "cpu")
     course.model.save_pretrained(output / MODEL)
     course.tokenizer.save(str(output / TOKENIZER))
     write_codebook(output / CODEBOOK, prepared.codebook.entries())
+    (output / LINEAR).unlink(missing_ok=True)
+    if arm is not None:
+        arm.save(output / LINEAR)
     write_calibration_texts(output / CALIBRATION_TEXTS, prepared.calibration)
     shutil.rmtree(output / CHECKPOINT, ignore_errors=True)
     write_record(output, record)

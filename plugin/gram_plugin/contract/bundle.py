@@ -18,13 +18,15 @@ from gram_plugin.contract.codes import Attribute, Code, Role, check_generation
 from gram_plugin.contract.text import MAX_PRODUCT_CHARS, TEXT_VERSION, Rendering
 from gram_plugin.errors import BundleError, CodeError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 CODEBOOK = "codebook.tsv"
 TOKENIZER = "tokenizer.json"
 ENCODER = "encoder.onnx"
 DECODER = "decoder.onnx"
 CALIBRATION = "calibration.json"
+LINEAR = "linear.npz"
+"""The linear arm; a bundle may do without."""
 REQUIRED_FILES = (CODEBOOK, TOKENIZER, ENCODER, DECODER, CALIBRATION)
 
 _CHECKSUM = "manifest_sha256"
@@ -89,6 +91,8 @@ class Manifest:
 
     `precision` is `fp32`, or `int8`: there the activations of one run share their scale, so texts
     are decoded one by one and an answer never depends on what else is asked at the time.
+    `products` is the size of the training catalogue. `linear_share`, 0 to 1, is the linear arm's part in
+    P(code | query), the rest being the generator's.
     """
 
     generation: str
@@ -103,6 +107,8 @@ class Manifest:
     data_licence: str
     figures: Mapping[str, Any] = field(default_factory=dict)
     precision: str = "fp32"
+    products: int = 0
+    linear_share: float = 0.0
     format_version: int = FORMAT_VERSION
     text_version: int = TEXT_VERSION
 
@@ -175,6 +181,8 @@ def read_manifest(path: Path) -> Manifest:
     except (KeyError, TypeError, ValueError, AttributeError, CodeError) as error:
         raise BundleError(f"{path / MANIFEST} is malformed: {error!r}", next_step=_RETRAIN) from error
     needed = (*REQUIRED_FILES, *(graph.file for graph in manifest.graphs.values()))
+    if manifest.linear_share:
+        needed = (*needed, LINEAR)
     missing = sorted({name for name in needed if name not in manifest.files})
     if missing:
         raise BundleError(f"{path / MANIFEST} does not list {', '.join(missing)}", next_step=_RETRAIN)
@@ -272,8 +280,22 @@ def _manifest_of(document: Mapping[str, Any]) -> Manifest:
         "tokens": Tokens(**tokens),
         "graphs": {name: _graph_of(graph) for name, graph in document["graphs"].items()},
         "files": {name: FileEntry(**entry) for name, entry in document["files"].items()},
+        "products": _checked_count(document["products"]),
+        "linear_share": _checked_share(document["linear_share"]),
     }
     return Manifest(**{**document, **parsed})
+
+
+def _checked_count(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"products is {value!r}, no count")
+    return value
+
+
+def _checked_share(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError(f"linear_share is {value!r}, not between 0 and 1")
+    return float(value)
 
 
 def _rendering_of(document: Mapping[str, Any]) -> Rendering:

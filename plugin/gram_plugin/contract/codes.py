@@ -39,8 +39,10 @@ ATTRIBUTE_TYPES: tuple[str, ...] = (
 
 MAX_ATTRIBUTES = 6
 MAX_STORED_BYTES = 256
-MAX_CODES = 10
-"""Most codes that a query is given (GRAM's beam size)."""
+BEAM_WIDTH = 10
+"""GRAM's beam size: most codes that the generator writes for a query."""
+MAX_CODES = 24
+"""Most codes that a query is given: what the generator writes, and what the linear arm adds."""
 MAX_PRODUCT_CODES = 16
 """Most codes that a product is given: what any query may ask of it by two attributes."""
 
@@ -158,10 +160,15 @@ class Code:
 
 @dataclass(frozen=True, slots=True)
 class ScoredCode:
-    """A code and its calibrated probability given one text, 0 < probability <= 1."""
+    """A code and its calibrated probability given one text, 0 < probability <= 1.
+
+    `rarity` is the code's inverse document frequency as a share of the highest there can be,
+    ln(products / carriers) / ln(products): 1 for a code of one product, near 0 for a code of nearly all.
+    """
 
     code: Code
     probability: float
+    rarity: float = 1.0
 
 
 class Generator(Protocol):

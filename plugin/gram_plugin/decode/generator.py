@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from gram_plugin.contract.bundle import (
+    LINEAR,
     TOKENIZER,
     Bundle,
     CodebookEntry,
@@ -16,19 +19,25 @@ from gram_plugin.contract.bundle import (
     attributes_of,
     open_bundle,
 )
-from gram_plugin.contract.codes import MAX_CODES, Role, ScoredCode
+from gram_plugin.contract.codes import BEAM_WIDTH, MAX_CODES, Role, ScoredCode
 from gram_plugin.contract.text import MAX_QUERY_CHARS
 from gram_plugin.decode.beam import Ranking, search
+from gram_plugin.decode.linear import LinearArm
 from gram_plugin.decode.session import Batch, DecoderSteps, Seq2SeqSession
 from gram_plugin.decode.trie import Columns, Trie, trie_of
 from gram_plugin.errors import BundleError, DecodeError
 
+_LEAST_RARITY = 0.01
 _REMAKE = "make the bundle again with `gram export`"
 
 
 @dataclass(frozen=True)
 class OnnxGenerator:
-    """A `contract.codes.Generator` over onnxruntime; safe for one call at a time."""
+    """A `contract.codes.Generator` over onnxruntime; safe for one call at a time.
+
+    For a query, P(code) = s · P_linear(code) + (1 - s) · P_generator(code), s being the manifest's `linear_share`;
+    of codes outside its beams the generator says 0.
+    """
 
     bundle: Bundle
     tokenizer: Tokenizer
@@ -36,9 +45,11 @@ class OnnxGenerator:
     columns: Columns
     trie: Trie
     beam_width: int
+    linear: LinearArm | None
+    rarity: npt.NDArray[np.float64]
 
     @classmethod
-    def open(cls, bundle_path: Path, *, threads: int = 1, beam_width: int = MAX_CODES) -> OnnxGenerator:
+    def open(cls, bundle_path: Path, *, threads: int = 1, beam_width: int = BEAM_WIDTH) -> OnnxGenerator:
         """Opens a bundle and checks all of it before the first text.
 
         Raises:
@@ -47,13 +58,15 @@ class OnnxGenerator:
         return cls.of(open_bundle(bundle_path), threads=threads, beam_width=beam_width)
 
     @classmethod
-    def of(cls, bundle: Bundle, *, threads: int = 1, beam_width: int = MAX_CODES) -> OnnxGenerator:
+    def of(cls, bundle: Bundle, *, threads: int = 1, beam_width: int = BEAM_WIDTH) -> OnnxGenerator:
         """Serves a bundle that is open already; raises like `open`."""
         tokenizer = _open_tokenizer(bundle.file(TOKENIZER))
         session = Seq2SeqSession.open(bundle, threads=threads)
         columns = Columns.of(bundle.manifest.tokens, len(attributes_of(bundle.codebook)), session.vocabulary)
         _check_vocabulary(bundle, tokenizer, session.vocabulary, columns)
-        return cls(bundle, tokenizer, session, columns, trie_of(bundle.codebook, columns), beam_width)
+        linear = LinearArm.load(bundle.file(LINEAR), len(bundle.codebook)) if bundle.manifest.linear_share else None
+        rarity = rarity_of(bundle.codebook, bundle.manifest.products)
+        return cls(bundle, tokenizer, session, columns, trie_of(bundle.codebook, columns), beam_width, linear, rarity)
 
     @property
     def generation(self) -> str:
@@ -79,13 +92,26 @@ class OnnxGenerator:
         return [self._scored(ranking, role) for ranking in self.rank(texts, role, limit)]
 
     def rank(self, texts: Sequence[str], role: Role, limit: int = MAX_CODES) -> list[Ranking]:
-        """Like `generate`, but with the model's own log-probabilities, before calibration.
+        """Like `generate`, but with the models' own log-probabilities, before calibration.
 
         Raises:
             DecodeError: the model failed, or `limit` is below 1.
         """
         if limit < 1:
             raise DecodeError(f"limit must be at least 1, found {limit}")
+        if role is Role.PRODUCT:
+            return self.written(texts, role, limit)
+        written = self.written(texts, role, min(limit, self.beam_width))
+        if self.linear is None:
+            return written
+        share, linear = self.manifest.linear_share, self.linear
+        return [
+            blend(found, linear.log_probabilities(text), share, limit)
+            for text, found in zip(texts, written, strict=True)
+        ]
+
+    def written(self, texts: Sequence[str], role: Role, limit: int) -> list[Ranking]:
+        """What the generator writes by itself, without the linear arm; raises like `rank`."""
         ids = [self.frame(text, role) for text in texts]
         rankings = [Ranking.empty() for _ in texts]
         asked = [place for place, found in enumerate(ids) if found]
@@ -118,8 +144,39 @@ class OnnxGenerator:
 
     def _scored(self, ranking: Ranking, role: Role) -> list[ScoredCode]:
         probabilities = self.bundle.calibration[role].at(ranking.log_probability)
-        entries = (self.codebook[index] for index in ranking.code)
-        return [ScoredCode(entry.code, float(p)) for entry, p in zip(entries, probabilities, strict=True)]
+        return [
+            ScoredCode(self.codebook[index].code, float(probability), float(self.rarity[index]))
+            for index, probability in zip(ranking.code, probabilities, strict=True)
+        ]
+
+
+def blend(written: Ranking, linear: npt.NDArray[np.float64] | None, share: float, limit: int) -> Ranking:
+    """The mixture of what the generator wrote and the linear arm's log-probabilities of all codes, best first.
+
+    Args:
+        written: the generator's beams.
+        linear: nats, shape (codes,); None for a text that the arm has nothing to say of.
+        share: the linear arm's part, 0 to 1.
+        limit: most codes in the answer.
+    """
+    if linear is None:
+        return written
+    likeliest = np.argpartition(-linear, min(limit, linear.size - 1))[:limit]  # (<= limit,)
+    codes = np.union1d(likeliest, written.code)  # ascending
+    probability = share * np.exp(linear[codes])
+    probability[np.searchsorted(codes, written.code)] += (1 - share) * np.exp(written.log_probability)
+    kept = np.argsort(-probability, kind="stable")[:limit]
+    kept = kept[probability[kept] > 0]
+    return Ranking(codes[kept].astype(np.int64), np.log(probability[kept]))
+
+
+def rarity_of(codebook: Sequence[CodebookEntry], products: int) -> npt.NDArray[np.float64]:
+    """`ScoredCode.rarity` of every code; 1 for all where the size of the catalogue is not known. Shape (codes,)."""
+    carriers = np.array([max(1, entry.products) for entry in codebook], dtype=np.float64)
+    if products < 2:
+        return np.ones(len(carriers))
+    rarity = np.log(products / np.minimum(carriers, products)) / np.log(products)
+    return np.asarray(np.clip(rarity, _LEAST_RARITY, 1.0))
 
 
 def _open_tokenizer(path: Path) -> Tokenizer:

@@ -58,7 +58,7 @@ class ClauseSettings:
         strength: λ in points of the index's lexical score, > 0: what a product gains by one code when both
             probabilities are 1. It is `IndexCalibration.points` of the index.
         tie_breaker: share, 0 to 1, that the weaker codes of a family add to its strongest.
-        max_codes: most codes in the clause; the most probable are kept.
+        max_codes: most codes in the clause; the heaviest are kept.
         field: object field that holds `codes` and `weights`.
         weighted: whether the index maps `weights`; otherwise products' own probabilities count as 1.
     """
@@ -190,19 +190,24 @@ def take_extension(body: Mapping[str, Any]) -> tuple[Body, GramExtension | None]
 
 
 def _strongest(codes: Iterable[ScoredCode], limit: int) -> list[ScoredCode]:
-    """Distinct codes with a usable probability, most probable first, equal ones by text."""
-    usable = (code for code in codes if math.isfinite(code.probability) and code.probability > 0)
+    """Distinct codes with a usable weight, heaviest first, equal ones by text."""
+    usable = (code for code in codes if math.isfinite(_weight(code)) and _weight(code) > 0)
     best: dict[Code, ScoredCode] = {}
-    for scored in sorted(usable, key=lambda scored: (-scored.probability, scored.code.text)):
+    for scored in sorted(usable, key=lambda scored: (-_weight(scored), scored.code.text)):
         best.setdefault(scored.code, scored)
     return list(best.values())[:limit]
 
 
+def _weight(scored: ScoredCode) -> float:
+    """P(code | query) · rarity: what half of the catalogue carries tells little, however sure it is."""
+    return min(scored.probability, 1.0) * scored.rarity
+
+
 def _code_query(scored: ScoredCode, generation: str, settings: ClauseSettings) -> Body:
-    """λ · P(code|query) · P(code|product), or without the last factor where weights are not mapped."""
+    """λ · P(code|query) · rarity(code) · P(code|product), or without the last factor where weights are not mapped."""
     stored = scored.code.stored(generation)
     scoring: Body = {
-        "boost": float(f"{settings.strength * min(scored.probability, 1.0):.6g}"),
+        "boost": float(f"{settings.strength * _weight(scored):.6g}"),
         "_name": f"{NAME_PREFIX}{scored.code.text}",
     }
     if settings.weighted:

@@ -1,0 +1,181 @@
+"""Training of the linear arm: query n-grams → codes, in about a minute on a processor.
+
+A low-rank linear classifier over hashed n-grams (as in fastText, Joulin et al. 2017), softmax over codes. A code's
+vector is its own plus those of its attributes, so that a rare combination begins from what its parts are known for.
+Large codebooks are trained on sampled softmax with the correction for sampling (Bengio and Senécal 2008).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from torch.nn import functional
+
+from gram_exporter.config import TrainingConfig
+from gram_exporter.data import Example
+from gram_exporter.noise import mistype
+from gram_exporter.prepare import Prepared
+from gram_plugin.contract.bundle import attributes_of
+from gram_plugin.contract.features import BUCKETS, features_of
+from gram_plugin.decode.linear import QUERY_LENGTH, LinearArm
+
+BATCH_QUERIES = 256
+SAMPLED_CODES = 4096
+FEEDBACK_SHARE = 0.5
+"""Most of a batch that comes from feedback; less where there is little of it."""
+ENOUGH_FEEDBACK = 400
+RATE = 0.01
+WARMUP_STEPS = 20
+FLOOR_RATE = 0.02
+_FIRST_SPREAD = 0.05
+_CODE_SPREAD = 0.03
+
+Ints = npt.NDArray[np.int64]
+Progress = Callable[[str, int, int], None]
+
+
+def train_linear(prepared: Prepared, config: TrainingConfig, progress: Progress) -> LinearArm | None:
+    """Trains the arm on feedback and on queries made from the catalogue; the same seed gives the same arm.
+
+    None where `linear_steps` is 0, or there is no query to learn from.
+    """
+    if not config.linear_steps or not (prepared.queries or prepared.made):
+        return None
+    course = _Course(prepared, config)
+    for step in range(config.linear_steps):
+        course.train_step(step)
+        progress("train the linear arm", step + 1, config.linear_steps)
+    return course.arm()
+
+
+class _Codes(nn.Module):
+    """Vectors and biases of codes; `parts` int64, shape (codes, most attributes), padded with `attributes`."""
+
+    def __init__(self, parts: torch.Tensor, attributes: int, width: int) -> None:
+        super().__init__()
+        self.parts = parts
+        self.own = nn.Embedding(len(parts), width, sparse=True)
+        self.of_attribute = nn.Embedding(attributes + 1, width, padding_idx=attributes)
+        self.bias = nn.Embedding(len(parts), 1, sparse=True)
+        nn.init.normal_(self.own.weight, 0.0, _CODE_SPREAD)
+        nn.init.normal_(self.of_attribute.weight, 0.0, _CODE_SPREAD)
+        nn.init.zeros_(self.bias.weight)
+        with torch.no_grad():
+            self.of_attribute.weight[attributes] = 0.0
+
+    def vectors(self, codes: torch.Tensor) -> torch.Tensor:
+        """Float32, shape (n, width)."""
+        parts: torch.Tensor = self.of_attribute(self.parts[codes]).sum(dim=1)  # (n, parts, width) -> (n, width)
+        own: torch.Tensor = self.own(codes)  # (n, width)
+        return parts + own  # (n, width)
+
+    def biases(self, codes: torch.Tensor) -> torch.Tensor:
+        """Float32, shape (n,)."""
+        column: torch.Tensor = self.bias(codes)  # (n, 1)
+        return column.squeeze(1)  # (n,)
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """Codes that one step tells apart: `codes` (n,), where each wanted one stands in them, and the correction (n,)."""
+
+    codes: torch.Tensor
+    place: torch.Tensor
+    correction: torch.Tensor
+
+
+class _Course:
+    """One training of the arm under way."""
+
+    def __init__(self, prepared: Prepared, config: TrainingConfig) -> None:
+        self.prepared, self.seed = prepared, config.seed
+        torch.manual_seed(config.seed)
+        codebook = prepared.codebook
+        attributes = attributes_of(codebook.entries())
+        number = {attribute: at for at, attribute in enumerate(attributes)}
+        rows = [[number[attribute] for attribute in code.attributes] for code in codebook.codes]
+        longest = max(map(len, rows))
+        parts = torch.tensor([row + [len(attributes)] * (longest - len(row)) for row in rows])  # (codes, longest)
+        self.features = nn.EmbeddingBag(BUCKETS, config.linear_width, mode="sum", sparse=True)
+        nn.init.normal_(self.features.weight, 0.0, _FIRST_SPREAD)
+        self.codes = _Codes(parts, len(attributes), config.linear_width)
+        self.sparse = torch.optim.SparseAdam(
+            [self.features.weight, self.codes.own.weight, self.codes.bias.weight], lr=RATE
+        )
+        self.dense = torch.optim.Adam([self.codes.of_attribute.weight], lr=RATE)
+        self.steps = config.linear_steps
+
+    def train_step(self, step: int) -> None:
+        """One step over a batch of queries; everything random follows from the seed and the step."""
+        rng = np.random.default_rng([self.seed, step, 1])
+        self._set_rate(step)
+        batch = self._batch(rng)
+        candidates = self._candidates(batch, rng)
+        logits = self._vectors(batch, rng) @ self.codes.vectors(candidates.codes).T  # (queries, candidates)
+        logits = logits + self.codes.biases(candidates.codes) + candidates.correction  # (queries, candidates)
+        row = torch.from_numpy(np.repeat(np.arange(len(batch)), [len(example.codes) for example in batch]))
+        weight = torch.from_numpy(np.concatenate([example.weights for example in batch]))
+        loss = -(torch.log_softmax(logits, dim=1)[row, candidates.place] * weight).sum() / len(batch)
+        for optimiser in (self.sparse, self.dense):
+            optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.sparse.step()  # type: ignore[no-untyped-call]
+        self.dense.step()
+
+    def arm(self) -> LinearArm:
+        """What was learned, for serving."""
+        with torch.no_grad():
+            every = torch.arange(len(self.codes.parts))
+            return LinearArm(
+                self.features.weight.numpy().copy(),
+                self.codes.vectors(every).numpy(),
+                self.codes.biases(every).numpy(),
+            )
+
+    def _batch(self, rng: np.random.Generator) -> list[Example]:
+        asked, made = self.prepared.queries, self.prepared.made
+        share = FEEDBACK_SHARE * min(1.0, len(asked) / ENOUGH_FEEDBACK) if made else 1.0
+        from_feedback = round(BATCH_QUERIES * share) if asked else 0
+        return [*_pick(asked, from_feedback, rng), *_pick(made, BATCH_QUERIES - from_feedback, rng)]
+
+    def _vectors(self, batch: Sequence[Example], rng: np.random.Generator) -> torch.Tensor:
+        found = [features_of(mistype(example.text, rng)) for example in batch]
+        ends = np.cumsum([0, *(len(features.buckets) for features in found)])
+        sums = self.features(
+            torch.tensor([bucket for features in found for bucket in features.buckets], dtype=torch.int64),
+            torch.from_numpy(ends[:-1]),
+            per_sample_weights=torch.tensor([weight for features in found for weight in features.weights]),
+        )  # (queries, width)
+        return functional.normalize(sums, dim=1) * QUERY_LENGTH  # (queries, width)
+
+    def _candidates(self, batch: Sequence[Example], rng: np.random.Generator) -> _Candidates:
+        wanted, place = np.unique(np.concatenate([example.codes for example in batch]), return_inverse=True)
+        every = len(self.codes.parts)
+        if every <= SAMPLED_CODES + len(wanted):
+            others: Ints = np.setdiff1d(np.arange(every), wanted)
+        else:
+            others = np.setdiff1d(rng.integers(every, size=SAMPLED_CODES), wanted)
+        rest = every - len(wanted)
+        correction = np.concatenate([np.zeros(len(wanted)), np.full(len(others), np.log(rest / max(1, len(others))))])
+        return _Candidates(
+            torch.from_numpy(np.concatenate([wanted, others]).astype(np.int64)),
+            torch.from_numpy(place.reshape(-1).astype(np.int64)),
+            torch.from_numpy(correction.astype(np.float32)),
+        )
+
+    def _set_rate(self, step: int) -> None:
+        factor = max(FLOOR_RATE, min(1.0, (step + 1) / WARMUP_STEPS) * (1 - step / self.steps))
+        for optimiser in (self.sparse, self.dense):
+            for group in optimiser.param_groups:
+                group["lr"] = RATE * factor
+
+
+def _pick(examples: Sequence[Example], count: int, rng: np.random.Generator) -> list[Example]:
+    if not examples:
+        return []
+    return [examples[int(at)] for at in rng.integers(len(examples), size=count)]
