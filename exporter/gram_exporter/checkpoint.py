@@ -1,22 +1,20 @@
-"""Checkpoints of a training: tensors as safetensors, the rest as JSON, written whole or not at all."""
+"""Checkpoints of a training: one safetensors file with its position as metadata, written whole or not at all."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
-from gram_plugin.contract.bundle import write_json
 from gram_plugin.errors import TrainingError
 
-STATE = "state.json"
-TENSORS = "tensors.safetensors"
+FILE = "checkpoint.safetensors"
+_POSITION = "position"
 
 
 @dataclass(frozen=True)
@@ -31,14 +29,11 @@ class Position:
 
 
 def save_checkpoint(folder: Path, model: torch.nn.Module, optimiser: torch.optim.Optimizer, position: Position) -> None:
-    """Replaces the checkpoint in `folder`."""
-    staging = folder.with_name(folder.name + ".part")
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
-    save_file(_tensors(model, optimiser), staging / TENSORS)
-    write_json(staging / STATE, asdict(position))
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(staging, folder)
+    """Replaces the checkpoint in `folder`; stopped at any moment, the earlier or the new one is there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    staging = folder / f"{FILE}.part"
+    save_file(_tensors(model, optimiser), staging, metadata={_POSITION: json.dumps(asdict(position))})
+    os.replace(staging, folder / FILE)
 
 
 def load_checkpoint(
@@ -49,13 +44,14 @@ def load_checkpoint(
     Raises:
         TrainingError: the checkpoint is damaged, or belongs to other data or settings.
     """
-    if not (folder / STATE).is_file():
+    if not (folder / FILE).is_file():
         return None
     again = "delete the folder or train without --resume"
     try:
-        position = Position(**json.loads((folder / STATE).read_text(encoding="utf-8")))
-        tensors = load_file(folder / TENSORS)
-    except (OSError, ValueError, TypeError, SafetensorError) as error:
+        with safe_open(folder / FILE, framework="pt") as file:
+            position = Position(**json.loads(file.metadata()[_POSITION]))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
         raise TrainingError(f"checkpoint {folder} is damaged: {error}", next_step=again) from error
     if position.fingerprint != fingerprint:
         raise TrainingError(f"checkpoint {folder} belongs to other data or settings", next_step=again)

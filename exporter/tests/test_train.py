@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch.nn import functional
 from transformers import T5ForConditionalGeneration
 
-from gram_exporter.checkpoint import load_checkpoint
+from gram_exporter.checkpoint import FILE, load_checkpoint
 from gram_exporter.config import CatalogueConfig, Config, TrainingConfig
 from gram_exporter.losses import code_nll, joint_loss
 from gram_exporter.model import TokenLimits, input_ids, new_model, padded, tokens_of, train_tokenizer
@@ -165,8 +165,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     """A cut tensor file is an error that says which folder to delete."""
     folder = tmp_path / CHECKPOINT
     folder.mkdir()
-    (folder / "state.json").write_text('{"step": 1, "steps": 8, "fingerprint": "x"}')
-    (folder / "tensors.safetensors").write_bytes(b"cut")
+    (folder / FILE).write_bytes(b"cut")
     with pytest.raises(TrainingError, match="is damaged"):
         train(PRODUCTS, WANTED, CONFIG, tmp_path, resume=True)
 
