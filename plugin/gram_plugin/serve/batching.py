@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 
 from gram_plugin.contract.codes import MAX_CODES, Generator, Role, ScoredCode
 from gram_plugin.errors import DecodeError, GramError, OverloadError
@@ -33,7 +34,8 @@ class Batcher:
 
     A batch holds texts of one role. It starts when `max_batch` texts wait or when the oldest has waited
     `max_wait_ms`. At most `max_queue` texts wait; cancelled callers' texts leave the queue at once.
-    A batch that fails is halved until only the texts that the model cannot take have failed.
+    A batch that fails is halved until only the texts that the model cannot take have failed. A model that decodes
+    one text after another gets one at a time: each answer goes out when it is there, not with the last of a batch.
 
     Args:
         generator: the model; called from one thread at a time.
@@ -47,7 +49,7 @@ class Batcher:
         self, generator: Generator, *, max_batch: int, max_wait_ms: float, max_queue: int, limit: int = MAX_CODES
     ) -> None:
         self._generator = generator
-        self._max_batch = max_batch
+        self._max_batch = max_batch if _reads_together(generator) else 1
         self._max_wait_s = max_wait_ms / 1000
         self._max_queue = max_queue
         self._limit = limit
@@ -125,7 +127,7 @@ class Batcher:
         if not self._queue:
             return []
         oldest = next(iter(self._queue))
-        batch = [job for job in self._queue if job.role is oldest.role][: self._max_batch]
+        batch = list(islice((job for job in self._queue if job.role is oldest.role), self._max_batch))
         if len(batch) < self._max_batch and time.monotonic() < oldest.arrived + self._max_wait_s:
             return []
         for job in batch:
@@ -182,6 +184,12 @@ class Batcher:
         if len(answers) != len(jobs):
             raise DecodeError(f"the model gave {len(answers)} answers to {len(jobs)} texts")
         return answers
+
+
+def _reads_together(generator: Generator) -> bool:
+    """False for a model of lower precision than fp32: `decode.generator` runs its texts one by one."""
+    manifest = getattr(generator, "manifest", None)
+    return manifest is None or manifest.precision == "fp32"
 
 
 def _settle(job: _Job, outcome: list[ScoredCode] | GramError) -> None:

@@ -57,7 +57,9 @@ class ServerSettings:
     max_connections: Annotated[int, Setting("connections to OpenSearch at one time", low=1, high=65535)] = 512
     max_body_bytes: Annotated[int, Setting("largest request body that is read into memory", low=1024)] = 10_000_000
     threads: Annotated[int, Setting("threads of the model", low=1, high=256)] = 1
-    max_batch: Annotated[int, Setting("most texts that the model reads at once", low=1, high=4096)] = 16
+    max_batch: Annotated[
+        int, Setting("most texts that the model reads at once; an int8 model reads one by one", low=1, high=4096)
+    ] = 16
     max_wait_ms: Annotated[
         float, Setting("how long a text waits for others to share its batch", low=0, high=10_000)
     ] = 1.0
@@ -127,7 +129,9 @@ class SidecarSettings(ServerSettings):
         float, Setting("wait for each piece of an answer; 0 waits as long as the client", low=0)
     ] = 60.0
     max_body_bytes: Annotated[int, Setting("largest `_bulk` body; a larger one is refused", low=1024)] = 100_000_000
-    max_batch: Annotated[int, Setting("most texts that the model reads at once", low=1, high=4096)] = 32
+    max_batch: Annotated[
+        int, Setting("most texts that the model reads at once; an int8 model reads one by one", low=1, high=4096)
+    ] = 32
     max_wait_ms: Annotated[
         float, Setting("how long a text waits for others to share its batch", low=0, high=10_000)
     ] = 5.0

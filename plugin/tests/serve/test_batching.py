@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Sequence
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -50,6 +51,18 @@ class ShortGenerator(RecordingGenerator):
         return super().generate(texts, role, limit)[1:]
 
 
+class Int8Generator(RecordingGenerator):
+    """Decodes one text after another, as its manifest tells, and is held only at the text `last`."""
+
+    manifest = SimpleNamespace(precision="int8")
+
+    def generate(self, texts: Sequence[str], role: Role, limit: int = MAX_CODES) -> list[list[ScoredCode]]:
+        """Codes that name the texts."""
+        if "last" in texts:
+            self.gate.wait(10)
+        return [codes_of(text) for text in texts]
+
+
 async def with_batcher(
     generator: RecordingGenerator,
     use: Callable[[Batcher], Awaitable[None]],
@@ -89,6 +102,17 @@ async def test_concurrent_texts_share_one_call_sorted_by_length() -> None:
 
     await with_batcher(generator, use, max_batch=3, max_wait_ms=5_000)
     assert generator.calls == [(["a", "bb", "ccc"], Role.PRODUCT)]
+
+
+async def test_answers_of_a_model_that_decodes_one_by_one_do_not_wait_for_the_last() -> None:
+    """Of three texts that come together the first two are answered while the third is in the model."""
+
+    async def use(batcher: Batcher) -> None:
+        first, second, last = (asyncio.create_task(batcher.codes(text, Role.QUERY)) for text in ("a", "b", "last"))
+        assert await asyncio.gather(first, second) == [codes_of("a"), codes_of("b")]
+        assert not last.done()
+
+    await with_batcher(Int8Generator(held=True), use, max_wait_ms=5)
 
 
 async def test_a_batch_is_bounded_by_count() -> None:
