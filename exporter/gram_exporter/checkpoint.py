@@ -73,4 +73,9 @@ def _restore(tensors: dict[str, torch.Tensor], model: torch.nn.Module, optimiser
         for name, parameter in model.named_parameters():
             parameter.copy_(tensors[f"model/{name}"])
             state = {key.split("/")[0]: value for key, value in tensors.items() if key.partition("/")[2] == name}
-            optimiser.state[parameter] = {key: value for key, value in state.items() if key != "model"}
+            optimiser.state[parameter] = {
+                # AdamW counts its steps on the CPU, wherever the weights are.
+                key: value if key == "step" else value.to(parameter.device, copy=True)
+                for key, value in state.items()
+                if key != "model"
+            }

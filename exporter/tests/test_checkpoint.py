@@ -32,6 +32,16 @@ def test_what_was_saved_comes_back(tmp_path: Path) -> None:
     torch.testing.assert_close(other.state_dict()["state"], optimiser.state_dict()["state"], rtol=0, atol=0)
 
 
+def test_moments_go_where_the_weights_are(tmp_path: Path) -> None:
+    """On another device than the CPU the moments are put there, and the count of steps stays on the CPU."""
+    save_checkpoint(tmp_path / "c", *_trained(3), Position(3, 8, "x"))
+    model = torch.nn.Linear(3, 2, device="meta")
+    optimiser = torch.optim.AdamW(model.parameters(), lr=0.1)
+    load_checkpoint(tmp_path / "c", model, optimiser, "x")
+    devices = [{key: value.device.type for key, value in state.items()} for state in optimiser.state.values()]
+    assert devices == 2 * [{"step": "cpu", "exp_avg": "meta", "exp_avg_sq": "meta"}]
+
+
 def test_there_is_a_checkpoint_at_every_moment(tmp_path: Path) -> None:
     """While a checkpoint is replaced again and again, nobody who looks finds none or half of one."""
     model, optimiser = _trained(1)
