@@ -43,16 +43,26 @@ class Batcher:
         max_wait_ms: longest time in milliseconds that a text waits for company, >= 0.
         max_queue: most waiting texts, >= 1; one more is an OverloadError.
         limit: most codes per text.
+        newest_first: the text that came last goes first. For callers who wait only for a moment: when more comes
+            than the model can read, the oldest text has always just become too late, and the newest never has.
     """
 
     def __init__(
-        self, generator: Generator, *, max_batch: int, max_wait_ms: float, max_queue: int, limit: int = MAX_CODES
+        self,
+        generator: Generator,
+        *,
+        max_batch: int,
+        max_wait_ms: float,
+        max_queue: int,
+        limit: int = MAX_CODES,
+        newest_first: bool = False,
     ) -> None:
         self._generator = generator
         self._max_batch = max_batch if _reads_together(generator) else 1
         self._max_wait_s = max_wait_ms / 1000
         self._max_queue = max_queue
         self._limit = limit
+        self._newest_first = newest_first
         self._queue: dict[_Job, None] = {}  # insertion order is arrival order; removal costs O(1)
         self._changed = asyncio.Event()
         self._executor: ThreadPoolExecutor | None = None
@@ -127,7 +137,8 @@ class Batcher:
         if not self._queue:
             return []
         oldest = next(iter(self._queue))
-        batch = list(islice((job for job in self._queue if job.role is oldest.role), self._max_batch))
+        order = list(reversed(self._queue) if self._newest_first else self._queue)
+        batch = list(islice((job for job in order if job.role is order[0].role), self._max_batch))
         if len(batch) < self._max_batch and time.monotonic() < oldest.arrived + self._max_wait_s:
             return []
         for job in batch:

@@ -225,7 +225,11 @@ def _batcher(settings: ShimSettings, generator: Generator | None) -> Batcher | N
     if generator is None:
         return None
     return Batcher(
-        generator, max_batch=settings.max_batch, max_wait_ms=settings.max_wait_ms, max_queue=settings.max_queue
+        generator,
+        max_batch=settings.max_batch,
+        max_wait_ms=settings.max_wait_ms,
+        max_queue=settings.max_queue,
+        newest_first=True,
     )
 
 

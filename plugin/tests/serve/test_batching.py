@@ -70,9 +70,12 @@ async def with_batcher(
     max_batch: int = 8,
     max_wait_ms: float = 0,
     max_queue: int = 100,
+    newest_first: bool = False,
 ) -> None:
     """Runs `use` with a started batcher and stops it whatever happens."""
-    batcher = Batcher(generator, max_batch=max_batch, max_wait_ms=max_wait_ms, max_queue=max_queue)
+    batcher = Batcher(
+        generator, max_batch=max_batch, max_wait_ms=max_wait_ms, max_queue=max_queue, newest_first=newest_first
+    )
     await batcher.start()
     try:
         await use(batcher)
@@ -124,6 +127,23 @@ async def test_a_batch_is_bounded_by_count() -> None:
 
     await with_batcher(generator, use, max_batch=2)
     assert generator.calls == [(["a", "b"], Role.PRODUCT), (["c"], Role.PRODUCT)]
+
+
+@pytest.mark.parametrize(("newest_first", "order"), [(False, "abc"), (True, "cba")])
+async def test_what_waits_goes_in_the_order_of_its_callers_patience(newest_first: bool, order: str) -> None:
+    """The oldest first where callers wait for long, the newest first where they soon give up."""
+    generator = RecordingGenerator(held=True)
+
+    async def use(batcher: Batcher) -> None:
+        running = asyncio.create_task(batcher.codes("running", Role.QUERY))
+        await until(generator.entered.is_set)
+        waiting = [asyncio.create_task(batcher.codes(text, Role.QUERY)) for text in "abc"]
+        await until(lambda: batcher.waiting == 3)
+        generator.gate.set()
+        await asyncio.gather(running, *waiting)
+
+    await with_batcher(generator, use, max_batch=1, newest_first=newest_first)
+    assert [texts for texts, _ in generator.calls] == [["running"], *([text] for text in order)]
 
 
 async def test_a_lone_text_waits_no_longer_than_the_age_bound() -> None:
