@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -14,13 +15,29 @@ class TooLargeError(GramError):
     """A body is larger than the server takes (HTTP 413)."""
 
 
-class Admission:
-    """Bounds the bodies in memory: each by `max_body_bytes`, all together by `max_total_bytes` and `max_requests`."""
+class SlowBodyError(GramError):
+    """A body stopped arriving (HTTP 408)."""
 
-    def __init__(self, *, max_body_bytes: int, max_total_bytes: int, max_requests: int) -> None:
+
+class Admission:
+    """Bounds the bodies in memory: each by `max_body_bytes`, all together by `max_total_bytes` and `max_requests`.
+
+    Bytes count when they are here, so a client that announces a body and does not send it takes no room from others.
+
+    Args:
+        max_body_bytes: largest body.
+        max_total_bytes: most bytes of all bodies; several times the largest, or few fit beside each other.
+        max_requests: most requests at one time.
+        read_timeout_s: longest wait in seconds for each piece of a body; None waits as long as the client.
+    """
+
+    def __init__(
+        self, *, max_body_bytes: int, max_total_bytes: int, max_requests: int, read_timeout_s: float | None = None
+    ) -> None:
         self._max_body_bytes = max_body_bytes
         self._max_total_bytes = max_total_bytes
         self._max_requests = max_requests
+        self._read_timeout_s = read_timeout_s
         self.total_bytes = 0
         self.requests = 0
 
@@ -31,6 +48,7 @@ class Admission:
         Raises:
             TooLargeError: the body alone is too large.
             OverloadError: with the bodies that are here already it would be too much.
+            SlowBodyError: the client stopped sending it.
         """
         self.requests += 1
         share = _Share(self)
@@ -38,19 +56,21 @@ class Admission:
             yield await self._read(request, share)
         finally:
             self.requests -= 1
-            self.total_bytes -= share.size
+            share.give_back()
 
     async def _read(self, request: Request, share: _Share) -> bytes:
-        fault = share.grow_to(int(request.headers.get("content-length") or 0))
+        declared = int(request.headers.get("content-length") or 0)
+        fault = self._too_large(declared) or self._too_many()
         body = bytearray()
         unread = self._max_body_bytes
-        async for piece in request.stream():
-            fault = fault or share.grow_to(len(body) + len(piece))
+        async for piece in self._pieces(request):
+            fault = fault or self._too_large(len(body) + len(piece)) or share.grow(len(piece))
             if fault is None:
                 body += piece
                 continue
             # What is refused is still read, a while, so that the client sees the answer and not a reset.
             body.clear()
+            share.give_back()
             unread -= len(piece)
             if unread < 0:
                 break
@@ -58,33 +78,60 @@ class Admission:
             raise fault
         return bytes(body)
 
-    def fault_of(self, size: int, more: int) -> GramError | None:
-        """Why a body of `size` bytes, of which `more` do not count yet, has no place here."""
-        if size > self._max_body_bytes:
-            return TooLargeError(
-                f"the body has more than {self._max_body_bytes} bytes",
-                next_step="send smaller bulks, or raise GRAM_MAX_BODY_BYTES",
-            )
-        if self.requests > self._max_requests or self.total_bytes + more > self._max_total_bytes:
-            return OverloadError(
-                f"{self.requests - 1} write requests of {self.total_bytes} bytes are being worked on",
-                next_step="send again later",
-            )
-        return None
+    async def _pieces(self, request: Request) -> AsyncIterator[bytes]:
+        stream = request.stream()
+        while True:
+            try:
+                async with asyncio.timeout(self._read_timeout_s):
+                    piece = await anext(stream)
+            except StopAsyncIteration:
+                return
+            except TimeoutError:
+                raise SlowBodyError(
+                    f"no more of the body came for {self._read_timeout_s} s",
+                    next_step="send it again, and look at the network between",
+                ) from None
+            yield piece
+
+    def _too_large(self, size: int) -> GramError | None:
+        if size <= self._max_body_bytes:
+            return None
+        return TooLargeError(
+            f"the body has more than {self._max_body_bytes} bytes",
+            next_step="send smaller bulks, or raise GRAM_MAX_BODY_BYTES",
+        )
+
+    def _too_many(self) -> GramError | None:
+        return self.overload() if self.requests > self._max_requests else None
+
+    def takes(self, more: int) -> bool:
+        """Whether there is room for so many bytes more."""
+        return self.total_bytes + more <= self._max_total_bytes
+
+    def overload(self) -> OverloadError:
+        """Says how much is here."""
+        return OverloadError(
+            f"{self.requests - 1} write requests of {self.total_bytes} bytes are being worked on",
+            next_step="send again later",
+        )
 
 
 class _Share:
-    """The bytes of one body that count."""
+    """The bytes of one request that count."""
 
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
-        self.size = 0
+        self._size = 0
 
-    def grow_to(self, size: int) -> GramError | None:
-        """Counts the body as `size` bytes, or says why it cannot be."""
-        more = max(0, size - self.size)
-        fault = self._admission.fault_of(size, more)
-        if fault is None:
-            self.size += more
-            self._admission.total_bytes += more
-        return fault
+    def grow(self, more: int) -> GramError | None:
+        """Counts so many bytes more, or says why they have no place."""
+        if not self._admission.takes(more):
+            return self._admission.overload()
+        self._size += more
+        self._admission.total_bytes += more
+        return None
+
+    def give_back(self) -> None:
+        """Counts nothing any more."""
+        self._admission.total_bytes -= self._size
+        self._size = 0

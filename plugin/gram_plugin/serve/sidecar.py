@@ -22,7 +22,7 @@ from starlette.types import Receive, Scope, Send
 
 from gram_plugin.contract.codes import Generator
 from gram_plugin.errors import OverloadError, SearchError
-from gram_plugin.serve.admission import Admission, TooLargeError
+from gram_plugin.serve.admission import Admission, SlowBodyError, TooLargeError
 from gram_plugin.serve.coding import Coder, CodingRules, Patience, Reason
 from gram_plugin.serve.fields import FieldCheck
 from gram_plugin.serve.hangup import CancelOnHangup
@@ -45,6 +45,7 @@ from gram_plugin.serve.targets import Target, find_target
 _log = logging.getLogger(__name__)
 
 _RETRY_AFTER_S = b"1"
+_BODIES = 4  # bodies of the largest size that fit beside each other
 
 
 class SidecarMetrics:
@@ -102,8 +103,9 @@ class Sidecar:
         self._preparer = Preparer(Coder(self.batcher, rules, patience), self._fields)
         self._admission = Admission(
             max_body_bytes=settings.max_body_bytes,
-            max_total_bytes=settings.max_body_bytes,
+            max_total_bytes=_BODIES * settings.max_body_bytes,
             max_requests=settings.max_connections,
+            read_timeout_s=settings.request_timeout_s or None,
         )
         self._metrics.bodies.set_function(lambda: self._admission.total_bytes)
 
@@ -140,6 +142,10 @@ class Sidecar:
         except TooLargeError as error:
             self._metrics.refused.labels("413").inc()
             return error_response(413, "content_too_long_exception", str(error))
+        except SlowBodyError as error:
+            self._metrics.refused.labels("408").inc()
+            # What may still come of the body must not be read as the next request.
+            return error_response(408, "request_timeout_exception", str(error), [(b"connection", b"close")])
         except OverloadError as error:
             self._metrics.refused.labels("429").inc()
             return error_response(429, "rejected_execution_exception", str(error), [(b"retry-after", _RETRY_AFTER_S)])

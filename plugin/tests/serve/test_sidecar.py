@@ -144,9 +144,15 @@ class Client:
     app: Starlette
 
     async def send(
-        self, method: str, target: str, body: bytes | list[bytes] = b"", headers: dict[str, str] | None = None
+        self,
+        method: str,
+        target: str,
+        body: bytes | list[bytes] = b"",
+        headers: dict[str, str] | None = None,
+        *,
+        ends: bool = True,
     ) -> Answer:
-        """One request; a list of pieces is sent without Content-Length."""
+        """One request; a list of pieces is sent without Content-Length, and more never comes unless it `ends`."""
         pieces = [body] if isinstance(body, bytes) else list(body)
         path, _, query = target.partition("?")
         length = {"content-length": str(len(pieces[0]))} if isinstance(body, bytes) else {"transfer-encoding": "x"}
@@ -168,7 +174,7 @@ class Client:
                 await left.wait()
                 return {"type": "http.disconnect"}
             piece = pieces.pop(0)
-            return {"type": "http.request", "body": piece, "more_body": bool(pieces)}
+            return {"type": "http.request", "body": piece, "more_body": bool(pieces) or not ends}
 
         async def keep(message: Any) -> None:
             sent.append(dict(message))
@@ -562,19 +568,34 @@ async def test_a_body_over_the_limit_is_413(body: bytes | list[bytes], headers: 
 
 
 async def test_bodies_that_do_not_fit_beside_each_other_are_429_with_retry_after() -> None:
-    """While a large bulk is worked on, another that would exceed the memory is refused; afterwards it goes through."""
+    """While four large bulks are worked on, a fifth is refused; afterwards it goes through."""
     opensearch, generator = PaperOpenSearch(), WordGenerator(held=True)
-    sent = lines({"index": {}}, {"title": "shoe", "filler": "x" * 600})
+    sent = lines({"index": {}}, {"title": "shoe", "filler": "x" * 900})
     async with sidecar(opensearch, generator, max_body_bytes=1024) as client:
-        first = asyncio.create_task(client.send("POST", "/products/_bulk", sent))
-        await until(generator.entered.is_set)
-        refused = await client.send("POST", "/products/_bulk", sent)
+        calls = {asyncio.create_task(client.send("POST", "/products/_bulk", sent)) for _ in range(5)}
+        done, working = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
         generator.gate.set()
-        assert (await first).status == 200
+        assert [(await call).status for call in working] == [200] * 4
         assert (await client.send("POST", "/products/_bulk", sent)).status == 200
+    (refused,) = [call.result() for call in done]
     error = json.loads(refused.body)
     assert (refused.status, refused.headers["retry-after"]) == (429, "1")
     assert (error["status"], error["error"]["type"]) == (429, "rejected_execution_exception")
+
+
+async def test_a_client_that_announces_a_body_and_sends_none_is_408_and_stops_nobody() -> None:
+    """Other writes go through meanwhile; after the read timeout the connection is closed with an answer."""
+    opensearch = PaperOpenSearch()
+    async with sidecar(opensearch, max_body_bytes=1024, request_timeout_s=0.2) as client:
+        idle = [
+            asyncio.create_task(client.send("POST", "/_bulk", b"{", {"content-length": "1024"}, ends=False))
+            for _ in range(8)
+        ]
+        answer = await client.send("POST", "/products/_bulk", lines({"index": {}}, {"title": "shoe"}))
+        refused = [await call for call in idle]
+    assert (answer.status, answer.gram_status) == (200, "applied")
+    assert {(found.status, found.headers["connection"]) for found in refused} == {(408, "close")}
+    assert json.loads(refused[0].body)["error"]["type"] == "request_timeout_exception"
 
 
 async def test_an_unreachable_opensearch_is_502_in_its_error_shape() -> None:
