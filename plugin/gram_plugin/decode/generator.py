@@ -99,12 +99,10 @@ class OnnxGenerator:
         """
         if limit < 1:
             raise DecodeError(f"limit must be at least 1, found {limit}")
-        if role is Role.PRODUCT:
+        share, linear = self.manifest.linear_share, self.linear
+        if linear is None or role is Role.PRODUCT:
             return self.written(texts, role, limit)
         written = self.written(texts, role, min(limit, self.beam_width))
-        if self.linear is None:
-            return written
-        share, linear = self.manifest.linear_share, self.linear
         return [
             blend(found, linear.log_probabilities(text), share, limit)
             for text, found in zip(texts, written, strict=True)
