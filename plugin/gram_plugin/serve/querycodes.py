@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from gram_plugin.contract.codes import Role, ScoredCode
@@ -33,7 +33,8 @@ class CodeSource(Protocol):
 class _Flight:
     """One decoding and those who wait for it; `late` once the deadline of one of them has passed."""
 
-    task: asyncio.Task[Codes | Reason]
+    text: str
+    task: asyncio.Task[Codes | Reason] = field(init=False)
     waiting: int = 0
     late: bool = False
 
@@ -93,8 +94,8 @@ class QueryCodes:
         if flight is None:
             if not self._breaker.allows():
                 raise NotEnriched(degraded(Reason.BREAKER))
-            flight = _Flight(asyncio.create_task(self._decode(rendered, source)))
-            self._flights[rendered] = flight
+            flight = self._flights[rendered] = _Flight(rendered)
+            flight.task = asyncio.create_task(self._decode(flight, source))
         return flight
 
     async def _await(self, flight: _Flight, deadline: Deadline) -> Codes:
@@ -107,6 +108,7 @@ class QueryCodes:
             raise NotEnriched(degraded(Reason.LATE)) from None
         except asyncio.CancelledError:
             if flight.waiting == 1 and not flight.late:
+                self._forget(flight)  # before the task ends: who asks meanwhile must not share its end
                 flight.task.cancel()
             raise
         finally:
@@ -115,10 +117,14 @@ class QueryCodes:
             raise NotEnriched(degraded(found))
         return found
 
-    async def _decode(self, rendered: str, source: CodeSource) -> Codes | Reason:
+    def _forget(self, flight: _Flight) -> None:
+        if self._flights.get(flight.text) is flight:
+            del self._flights[flight.text]
+
+    async def _decode(self, flight: _Flight, source: CodeSource) -> Codes | Reason:
         """Returns its failure instead of raising it: there may be nobody left to catch it."""
         try:
-            found: Codes | Reason = tuple(await source.codes(rendered, Role.QUERY))
+            found: Codes | Reason = tuple(await source.codes(flight.text, Role.QUERY))
         except OverloadError:
             found = Reason.OVERLOAD
         except asyncio.CancelledError:
@@ -128,10 +134,10 @@ class QueryCodes:
             LOG.warning("the model failed: %r", error)
             found = Reason.MODEL_ERROR
         finally:
-            flight = self._flights.pop(rendered)
+            self._forget(flight)
         self._report(found, late=flight.late)
         if isinstance(found, tuple):
-            self._cache.put(rendered, found, self._cache_age_s)
+            self._cache.put(flight.text, found, self._cache_age_s)
         return found
 
     def _report(self, found: Codes | Reason, *, late: bool) -> None:

@@ -119,6 +119,20 @@ async def test_what_nobody_waits_for_is_cancelled() -> None:
     assert (still_there, source.cancelled) == ([], ["a"])
 
 
+async def test_a_hang_up_does_not_take_an_equal_query_with_it() -> None:
+    """Who asks the same in the very moment in which the only waiting client hangs up gets its own decoding."""
+    source = Source()
+    codes = made(source)
+    gone = asyncio.create_task(codes.codes("a", Deadline.after(60_000)))
+    while not source.texts:
+        await asyncio.wait([gone], timeout=0.001)
+    gone.cancel()
+    stays = asyncio.create_task(reason(codes, "a"))
+    await asyncio.wait([gone])
+    source.gate.set()
+    assert (await stays, gone.cancelled(), source.texts) == ((), True, ["a", "a"])
+
+
 async def test_without_a_model_it_says_so() -> None:
     """No source, no codes."""
     assert await reason(made(None), "a") == degraded(Reason.NO_MODEL)
