@@ -42,8 +42,8 @@ class Admission:
         self.requests = 0
 
     @asynccontextmanager
-    async def body_of(self, request: Request) -> AsyncIterator[bytes]:
-        """The whole body of a request; its bytes count until the context ends.
+    async def admit(self, request: Request) -> AsyncIterator[Share]:
+        """The whole body of a request; its bytes, and what else its share holds, count until the context ends.
 
         Raises:
             TooLargeError: the body alone is too large.
@@ -51,14 +51,15 @@ class Admission:
             SlowBodyError: the client stopped sending it.
         """
         self.requests += 1
-        share = _Share(self)
+        share = Share(self)
         try:
-            yield await self._read(request, share)
+            share.body = await self._read(request, share)
+            yield share
         finally:
             self.requests -= 1
             share.give_back()
 
-    async def _read(self, request: Request, share: _Share) -> bytes:
+    async def _read(self, request: Request, share: Share) -> bytes:
         declared = int(request.headers.get("content-length") or 0)
         fault = self._too_large(declared) or self._too_many()
         body = bytearray()
@@ -102,34 +103,49 @@ class Admission:
         )
 
     def _too_many(self) -> GramError | None:
-        return self.overload() if self.requests > self._max_requests else None
+        return self._overload() if self.requests > self._max_requests else None
 
-    def takes(self, more: int) -> bool:
-        """Whether there is room for so many bytes more."""
-        return self.total_bytes + more <= self._max_total_bytes
+    def no_room(self, held: int, more: int) -> GramError | None:
+        """Why there is no room for `more` bytes of a request that holds so many already; None where there is."""
+        if held + more > self._max_total_bytes:
+            return TooLargeError(
+                f"the request alone takes more than {self._max_total_bytes} bytes of memory",
+                next_step="send smaller bulks, or raise GRAM_MAX_BODY_BYTES",
+            )
+        return self._overload() if self.total_bytes + more > self._max_total_bytes else None
 
-    def overload(self) -> OverloadError:
-        """Says how much is here."""
+    def _overload(self) -> OverloadError:
         return OverloadError(
             f"{self.requests - 1} write requests of {self.total_bytes} bytes are being worked on",
             next_step="send again later",
         )
 
 
-class _Share:
-    """The bytes of one request that count."""
+class Share:
+    """The body of one request, and the bytes in memory that count for it."""
 
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
         self._size = 0
+        self.body = b""
+
+    def hold(self, more: int) -> None:
+        """Counts so many bytes more.
+
+        Raises:
+            TooLargeError: alone it would be too much.
+            OverloadError: with all that is here already it would be too much.
+        """
+        if fault := self.grow(more):
+            raise fault
 
     def grow(self, more: int) -> GramError | None:
         """Counts so many bytes more, or says why they have no place."""
-        if not self._admission.takes(more):
-            return self._admission.overload()
-        self._size += more
-        self._admission.total_bytes += more
-        return None
+        fault = self._admission.no_room(self._size, more)
+        if fault is None:
+            self._size += more
+            self._admission.total_bytes += more
+        return fault
 
     def give_back(self) -> None:
         """Counts nothing any more."""

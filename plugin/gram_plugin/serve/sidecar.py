@@ -22,7 +22,7 @@ from starlette.types import Receive, Scope, Send
 
 from gram_plugin.contract.codes import Generator
 from gram_plugin.errors import OverloadError, SearchError
-from gram_plugin.serve.admission import Admission, SlowBodyError, TooLargeError
+from gram_plugin.serve.admission import Admission, Share, SlowBodyError, TooLargeError
 from gram_plugin.serve.coding import Coder, CodingRules, Patience, Reason
 from gram_plugin.serve.fields import FieldCheck
 from gram_plugin.serve.hangup import CancelOnHangup
@@ -46,6 +46,8 @@ _log = logging.getLogger(__name__)
 
 _RETRY_AFTER_S = b"1"
 _BODIES = 4  # bodies of the largest size that fit beside each other
+_PIECE_BYTES = 1 << 22  # unpacked at once, before it is counted
+_LINE_BYTES = 256  # what a parsed line takes at least, however short it is
 
 
 class SidecarMetrics:
@@ -59,7 +61,7 @@ class SidecarMetrics:
         self.coding = Histogram(
             "gram_coding_seconds", "Time that a write request waited for its codes", registry=registry
         )
-        self.bodies = Gauge("gram_body_bytes", "Bytes of the bodies in memory", registry=registry)
+        self.bodies = Gauge("gram_body_bytes", "Bytes that the bodies in memory count", registry=registry)
 
     def count(self, prepared: Prepared) -> None:
         """Adds what became of one request's documents."""
@@ -158,9 +160,9 @@ class Sidecar:
 
     async def _write(self, request: Request, target: Target) -> Response:
         headers = request.headers.raw
-        async with self._admission.body_of(request) as body:
-            prepared = await self._prepared(target, body, headers)
-            if prepared.body is not body:
+        async with self._admission.admit(request) as share:
+            prepared = await self._prepared(target, share, headers)
+            if prepared.body is not share.body:
                 headers = [pair for pair in headers if pair[0].lower() != b"content-encoding"]
             self._report(target, prepared)
             try:
@@ -169,13 +171,14 @@ class Sidecar:
                 return upstream_error(error)
         return RelayedResponse(stream, [(HEADER, prepared.status.encode())])
 
-    async def _prepared(self, target: Target, body: bytes, headers: Headers) -> Prepared:
-        unpacked = await asyncio.to_thread(unpack, body, headers, self._settings.max_body_bytes)
+    async def _prepared(self, target: Target, share: Share, headers: Headers) -> Prepared:
+        unpacked = await unpack(share, headers, self._settings.max_body_bytes)
         if unpacked.reason:
-            return Prepared(body, uncoded={unpacked.reason: 1})
+            return Prepared(share.body, uncoded={unpacked.reason: 1})
+        if target.action is None:
+            share.hold(unpacked.body.count(b"\n") * _LINE_BYTES)
         with self._metrics.coding.time():
-            prepared = await self._preparer.prepare(target, unpacked.body, headers)
-        return prepared
+            return await self._preparer.prepare(target, unpacked.body, headers)
 
     def _report(self, target: Target, prepared: Prepared) -> None:
         self._metrics.count(prepared)
@@ -202,25 +205,36 @@ def create_sidecar(settings: SidecarSettings, generator: Generator | None, rules
     return app
 
 
-def unpack(body: bytes, headers: Headers, max_bytes: int) -> _Unpacked:
+async def unpack(share: Share, headers: Headers, max_bytes: int) -> _Unpacked:
     """The body as JSON text, gzip undone; what cannot be read says why and stays as it is.
 
     Raises:
         TooLargeError: it would unpack to more than `max_bytes`.
+        OverloadError: there is no room for it unpacked.
     """
     kind = (header(headers, b"content-type") or b"application/json").lower()
     encoding = (header(headers, b"content-encoding") or b"identity").lower()
     if b"json" not in kind or encoding not in {b"identity", b"gzip", b"x-gzip"}:
-        return _Unpacked(body, Reason.CONTENT_TYPE)
+        return _Unpacked(share.body, Reason.CONTENT_TYPE)
     if encoding == b"identity":
-        return _Unpacked(body)
-    inflater = zlib.decompressobj(31)
-    try:
-        plain = inflater.decompress(body, max_bytes + 1)
-    except zlib.error:
-        return _Unpacked(body, Reason.MALFORMED)
-    if len(plain) > max_bytes:
-        raise TooLargeError(f"the body unpacks to more than {max_bytes} bytes", next_step="send smaller bulks")
-    # A body that is cut off, or followed by more, is for OpenSearch to refuse whole.
-    whole = inflater.eof and not inflater.unused_data
-    return _Unpacked(plain) if whole else _Unpacked(body, Reason.MALFORMED)
+        return _Unpacked(share.body)
+    plain = await _inflated(share, max_bytes)
+    return _Unpacked(share.body, Reason.MALFORMED) if plain is None else _Unpacked(plain)
+
+
+async def _inflated(share: Share, max_bytes: int) -> bytes | None:
+    """The body without its gzip, counted piece by piece; None where it is damaged, cut off or followed by more."""
+    inflater, rest, plain = zlib.decompressobj(31), share.body, bytearray()
+    while not inflater.eof:
+        try:
+            piece = await asyncio.to_thread(inflater.decompress, rest, min(_PIECE_BYTES, max_bytes + 1 - len(plain)))
+        except zlib.error:
+            return None
+        if not piece and not inflater.eof:
+            return None
+        share.hold(len(piece))
+        plain += piece
+        if len(plain) > max_bytes:
+            raise TooLargeError(f"the body unpacks to more than {max_bytes} bytes", next_step="send smaller bulks")
+        rest = inflater.unconsumed_tail
+    return None if inflater.unused_data else bytes(plain)

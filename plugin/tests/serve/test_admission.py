@@ -39,17 +39,17 @@ def request(pieces: Sequence[bytes], *, declared: int | None = None, ends: bool 
 async def test_a_body_counts_as_it_is_until_the_work_on_it_ends() -> None:
     """What was declared does not matter; afterwards nothing counts."""
     room = admission()
-    async with room.body_of(request([b"abc", b"de"], declared=5)) as body:
-        assert (body, room.total_bytes, room.requests) == (b"abcde", 5, 1)
+    async with room.admit(request([b"abc", b"de"], declared=5)) as share:
+        assert (share.body, room.total_bytes, room.requests) == (b"abcde", 5, 1)
     assert (room.total_bytes, room.requests) == (0, 0)
 
 
 async def test_a_body_that_never_comes_takes_no_room() -> None:
     """Clients that declare a body and send nothing do not keep others out."""
     room = admission()
-    idle = [asyncio.create_task(room.body_of(request([], declared=10, ends=False)).__aenter__()) for _ in range(2)]
+    idle = [asyncio.create_task(room.admit(request([], declared=10, ends=False)).__aenter__()) for _ in range(2)]
     await asyncio.sleep(0)
-    async with room.body_of(request([b"x" * 10], declared=10)):
+    async with room.admit(request([b"x" * 10], declared=10)):
         assert (room.total_bytes, room.requests) == (10, 3)
     for task in idle:
         task.cancel()
@@ -61,7 +61,7 @@ async def test_a_body_that_stops_coming_ends_after_the_read_timeout() -> None:
     """Each piece has its own time; what came counts no more."""
     room = admission(read_timeout_s=0.02)
     with pytest.raises(SlowBodyError, match=r"0\.02 s"):
-        async with room.body_of(request([b"abc"], ends=False)):
+        async with room.admit(request([b"abc"], ends=False)):
             pass
     assert (room.total_bytes, room.requests) == (0, 0)
 
@@ -72,7 +72,7 @@ async def test_a_body_over_the_limit_is_refused_by_what_it_declares_or_has(
 ) -> None:
     """More than the largest body never fits, whatever else is here."""
     with pytest.raises(TooLargeError):
-        async with admission().body_of(request(pieces, declared=declared)):
+        async with admission().admit(request(pieces, declared=declared)):
             pass
 
 
@@ -81,11 +81,25 @@ async def test_bytes_and_requests_together_are_bounded_and_what_is_refused_leave
     room = admission()
     async with AsyncExitStack() as stack:
         for _ in range(2):
-            await stack.enter_async_context(room.body_of(request([b"x" * 10])))
+            await stack.enter_async_context(room.admit(request([b"x" * 10])))
         with pytest.raises(OverloadError, match="2 write requests of 25 bytes"):
-            await stack.enter_async_context(room.body_of(request([b"x" * 5, b"x"])))
+            await stack.enter_async_context(room.admit(request([b"x" * 5, b"x"])))
         assert room.total_bytes == 20
-        await stack.enter_async_context(room.body_of(request([b"x" * 5])))
+        await stack.enter_async_context(room.admit(request([b"x" * 5])))
         with pytest.raises(OverloadError):
-            await stack.enter_async_context(room.body_of(request([])))
+            await stack.enter_async_context(room.admit(request([])))
     assert (room.total_bytes, room.requests) == (0, 0)
+
+
+async def test_what_a_request_holds_besides_its_body_counts_too() -> None:
+    """Until its end; what alone is more than all may be is too large, not overload."""
+    room = admission()
+    async with room.admit(request([b"x" * 10])) as share, room.admit(request([b"x"])) as other:
+        share.hold(9)
+        other.hold(5)
+        with pytest.raises(OverloadError):
+            other.hold(1)
+        with pytest.raises(TooLargeError):
+            share.hold(7)
+        assert room.total_bytes == 25
+    assert room.total_bytes == 0

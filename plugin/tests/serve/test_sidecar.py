@@ -568,19 +568,42 @@ async def test_a_body_over_the_limit_is_413(body: bytes | list[bytes], headers: 
 
 
 async def test_bodies_that_do_not_fit_beside_each_other_are_429_with_retry_after() -> None:
-    """While four large bulks are worked on, a fifth is refused; afterwards it goes through."""
+    """While three large bulks are worked on, a fourth is refused; afterwards it goes through."""
     opensearch, generator = PaperOpenSearch(), WordGenerator(held=True)
-    sent = lines({"index": {}}, {"title": "shoe", "filler": "x" * 900})
+    sent = lines({"index": {}}, {"title": "shoe", "filler": "x" * 700})
     async with sidecar(opensearch, generator, max_body_bytes=1024) as client:
-        calls = {asyncio.create_task(client.send("POST", "/products/_bulk", sent)) for _ in range(5)}
+        calls = {asyncio.create_task(client.send("POST", "/products/_bulk", sent)) for _ in range(4)}
         done, working = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
         generator.gate.set()
-        assert [(await call).status for call in working] == [200] * 4
+        assert [(await call).status for call in working] == [200] * 3
         assert (await client.send("POST", "/products/_bulk", sent)).status == 200
     (refused,) = [call.result() for call in done]
     error = json.loads(refused.body)
     assert (refused.status, refused.headers["retry-after"]) == (429, "1")
     assert (error["status"], error["error"]["type"]) == (429, "rejected_execution_exception")
+
+
+async def test_bulks_that_are_small_only_while_packed_are_429_when_they_do_not_fit_unpacked() -> None:
+    """What counts is what lies in memory: of bodies that unpack to a kilobyte each, three fit."""
+    opensearch, generator = PaperOpenSearch(), WordGenerator(held=True)
+    sent = gzip.compress(lines({"index": {}}, {"title": "shoe", "filler": "x" * 700}))
+    assert len(sent) < 100
+    packed = {"content-encoding": "gzip"}
+    async with sidecar(opensearch, generator, max_body_bytes=1024) as client:
+        calls = {asyncio.create_task(client.send("POST", "/products/_bulk", sent, packed)) for _ in range(4)}
+        done, working = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+        generator.gate.set()
+        statuses = [(await call).status for call in [*done, *working]]
+    assert statuses == [429, 200, 200, 200]
+
+
+async def test_a_bulk_of_very_many_tiny_lines_is_413() -> None:
+    """Parsed it would take many times the bytes that it has."""
+    opensearch = PaperOpenSearch()
+    sent = b"{}\n" * 300
+    async with sidecar(opensearch, max_body_bytes=1024) as client:
+        answer = await client.send("POST", "/products/_bulk", sent)
+    assert (answer.status, opensearch.log) == (413, [])
 
 
 async def test_a_client_that_announces_a_body_and_sends_none_is_408_and_stops_nobody() -> None:
