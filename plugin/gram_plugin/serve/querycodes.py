@@ -31,12 +31,16 @@ class CodeSource(Protocol):
 
 @dataclass(eq=False)
 class _Flight:
-    """One decoding and those who wait for it; `late` once the deadline of one of them has passed."""
+    """One decoding and those who wait for it.
+
+    `late` once the deadline of one of them has passed, `counted` once the breaker has heard of that as a failure.
+    """
 
     text: str
     task: asyncio.Task[Codes | Reason] = field(init=False)
     waiting: int = 0
     late: bool = False
+    counted: bool = False
 
 
 class QueryCodes:
@@ -44,6 +48,19 @@ class QueryCodes:
 
     A decoding that comes too late goes on and fills the cache, so that the next equal query has its codes;
     one that nobody waits for any more because all clients hung up is cancelled.
+
+    The breaker is to open when asking the model is in vain: it fails, or nothing at all comes from it in time. So a
+    late text is a failure only when the model gave no codes to anybody while its search waited, and so long a silence
+    is one failure, however many searches wait through it. A text that only stood behind others is none.
+
+    Args:
+        source: the model; None says `no-model` to every search.
+        breaker: keeps searches from asking in vain.
+        metrics: counters of how texts got their codes.
+        cache_entries: most texts whose codes are kept.
+        cache_age_s: age in seconds at which codes are decoded again.
+        fair_s: a wait of fewer seconds, such as a client's own tiny budget, says nothing about the model.
+        clock: seconds that never run backwards.
     """
 
     def __init__(
@@ -54,6 +71,7 @@ class QueryCodes:
         metrics: ShimMetrics,
         cache_entries: int,
         cache_age_s: float,
+        fair_s: float = 0.0,
         clock: Clock = time.monotonic,
     ) -> None:
         self._source = source
@@ -61,7 +79,9 @@ class QueryCodes:
         self._metrics = metrics
         self._cache: AgedCache[str, Codes] = AgedCache(cache_entries, clock)
         self._cache_age_s = cache_age_s
+        self._fair_s = fair_s
         self._flights: dict[str, _Flight] = {}
+        self._heard = 0  # grows with each thing that the breaker is told
 
     async def codes(self, text: str, deadline: Deadline) -> Codes:
         """Codes of a query, best first; empty when the model has nothing to say.
@@ -100,11 +120,14 @@ class QueryCodes:
 
     async def _await(self, flight: _Flight, deadline: Deadline) -> Codes:
         flight.waiting += 1
+        given_s, heard = deadline.remaining_s, self._heard
         try:
-            async with asyncio.timeout(deadline.remaining_s):
+            async with asyncio.timeout(given_s):
                 found = await asyncio.shield(flight.task)
         except TimeoutError:
-            self._count_late(flight)
+            flight.late = True
+            if given_s >= self._fair_s and heard == self._heard and not flight.task.done():
+                self._count_silence(flight)
             raise NotEnriched(degraded(Reason.LATE)) from None
         except asyncio.CancelledError:
             if flight.waiting == 1 and not flight.late:
@@ -128,28 +151,31 @@ class QueryCodes:
         except OverloadError:
             found = Reason.OVERLOAD
         except asyncio.CancelledError:
-            self._report(Reason.OVERLOAD, late=False)
+            self._report(Reason.OVERLOAD, flight)
             raise
         except Exception as error:  # noqa: BLE001 - whatever the model does, the search goes on
             LOG.warning("the model failed: %r", error)
             found = Reason.MODEL_ERROR
         finally:
             self._forget(flight)
-        self._report(found, late=flight.late)
+        self._report(found, flight)
         if isinstance(found, tuple):
             self._cache.put(flight.text, found, self._cache_age_s)
         return found
 
-    def _report(self, found: Codes | Reason, *, late: bool) -> None:
-        """Tells the breaker, once for each decoding; a late one has been counted when it became late."""
-        if found is Reason.OVERLOAD:
+    def _report(self, found: Codes | Reason, flight: _Flight) -> None:
+        """Tells the breaker, once for each decoding; success that came too late is none."""
+        if found is Reason.OVERLOAD or (flight.late and (flight.counted or isinstance(found, tuple))):
             self._breaker.abandoned()
-        elif not late:
-            (self._breaker.succeeded if isinstance(found, tuple) else self._breaker.failed)()
-        self._metrics.breaker.set(self._breaker.is_open)
+        else:
+            self._tell(well=isinstance(found, tuple))
 
-    def _count_late(self, flight: _Flight) -> None:
-        if not flight.late and not flight.task.done():
-            flight.late = True
-            self._breaker.failed()
-            self._metrics.breaker.set(self._breaker.is_open)
+    def _count_silence(self, flight: _Flight) -> None:
+        if not flight.counted:
+            flight.counted = True
+            self._tell(well=False)
+
+    def _tell(self, *, well: bool) -> None:
+        self._heard += 1
+        (self._breaker.succeeded if well else self._breaker.failed)()
+        self._metrics.breaker.set(self._breaker.is_open)

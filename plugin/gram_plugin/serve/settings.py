@@ -111,7 +111,9 @@ class ShimSettings(ServerSettings):
     cache_entries: Annotated[int, Setting("decoded queries kept in memory; 0 keeps none", low=0)] = 10_000
     cache_age_s: Annotated[float, Setting("age at which a decoded query is decoded again", low=0)] = 3600.0
     calibration_age_s: Annotated[float, Setting("age at which the calibration of an index is read again", low=0)] = 60.0
-    breaker_failures: Annotated[int, Setting("failures in a row that open the breaker", low=1)] = 5
+    breaker_failures: Annotated[
+        int, Setting("failures of the model in a row, or silences of a whole budget, that open the breaker", low=1)
+    ] = 5
     breaker_pause_s: Annotated[float, Setting("how long an open breaker keeps the model unasked", low=0)] = 5.0
     require_model: Annotated[
         bool, Setting("refuse to start without a usable bundle instead of being a plain proxy")

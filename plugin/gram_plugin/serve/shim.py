@@ -213,6 +213,7 @@ def _parts(settings: ShimSettings, generator: Generator | None, clock: Clock) ->
         metrics=metrics,
         cache_entries=settings.cache_entries,
         cache_age_s=settings.cache_age_s,
+        fair_s=settings.budget_ms / 2000,  # half: looking up the index takes its part of the budget
         clock=clock,
     )
     generation = generator.generation if generator else ""

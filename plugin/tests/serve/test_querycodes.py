@@ -94,6 +94,63 @@ async def test_a_late_decoding_counts_once_and_fills_the_cache() -> None:
     assert (found, source.texts) == ((), ["a"])
 
 
+def silent_but_for(*answered: str) -> Source:
+    """A source that answers some texts at once and the others never."""
+
+    class Choosy(Source):
+        async def codes(self, text: str, role: Role) -> list[ScoredCode]:
+            return [] if text in answered else await super().codes(text, role)
+
+    return Choosy()
+
+
+async def test_a_text_that_only_stood_behind_others_is_no_failure() -> None:
+    """As long as the model gives codes to some in time, a dozen that come too late leave the breaker closed."""
+    breaker = Breaker(1, 10, lambda: 0.0)
+    codes = made(silent_but_for("a"), breaker)
+    found = await asyncio.gather(*(reason(codes, text, 20) for text in "abcdefghijkl"))
+    assert (found, breaker.is_open) == ([(), *[degraded(Reason.LATE)] * 11], False)
+    await codes.close()
+
+
+async def test_a_silent_model_is_one_failure_for_all_who_wait_through_the_silence() -> None:
+    """A dozen at once are one failure, and a dozen after them the second."""
+    breaker = Breaker(2, 10, lambda: 0.0)
+    codes = made(silent_but_for(), breaker)
+    opened = []
+    for texts in ("abcdefghijkl", "mnopqrstuvwx"):
+        await asyncio.gather(*(reason(codes, text, 20) for text in texts))
+        opened.append(breaker.is_open)
+    assert opened == [False, True]
+    await codes.close()
+
+
+async def test_a_tiny_budget_says_nothing_about_the_model() -> None:
+    """A client that waits for a millisecond cannot switch codes off for all; a fair wait in vain counts."""
+    breaker = Breaker(1, 10, lambda: 0.0)
+    codes = made(silent_but_for(), breaker, fair_s=0.02)
+    tiny = await reason(codes, "a", 1), breaker.is_open
+    fair = await reason(codes, "b", 30), breaker.is_open
+    assert (tiny, fair) == ((degraded(Reason.LATE), False), (degraded(Reason.LATE), True))
+    await codes.close()
+
+
+@pytest.mark.parametrize(("error", "trial"), [(None, ()), (DecodeError("x"), degraded(Reason.BREAKER))])
+async def test_the_late_end_of_a_trial_makes_room_for_the_next(error: Exception | None, trial: Any) -> None:
+    """A trial that nobody waited for long enough leaves the breaker half-open, and one that fails late opens it."""
+    now = [0.0]
+    breaker = Breaker(1, 10, lambda: now[0])
+    breaker.failed()
+    now[0] = 10.0
+    source = Source(error)
+    codes = made(source, breaker, fair_s=1)
+    late = [await reason(codes, "a", 1), await reason(codes, "b", 1)]
+    source.gate.set()
+    await reason(codes, "a")  # joins the trial and waits for its end
+    source.error = None
+    assert (late, await reason(codes, "c")) == ([degraded(Reason.LATE), degraded(Reason.BREAKER)], trial)
+
+
 async def test_overload_says_nothing_about_the_model() -> None:
     """A full queue neither opens the breaker nor blocks its trial."""
     breaker = Breaker(1, 0, lambda: 0.0)
