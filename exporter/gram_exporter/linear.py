@@ -160,8 +160,8 @@ class _Course:
             others: Ints = np.setdiff1d(np.arange(every), wanted)
         else:
             others = np.setdiff1d(rng.integers(every, size=SAMPLED_CODES), wanted)
-        rest = every - len(wanted)
-        correction = np.concatenate([np.zeros(len(wanted)), np.full(len(others), np.log(rest / max(1, len(others))))])
+        drawn_from = np.full(len(others), (every - len(wanted)) / max(1, len(others)))
+        correction = np.concatenate([np.zeros(len(wanted)), np.log(drawn_from)])
         return _Candidates(
             torch.from_numpy(np.concatenate([wanted, others]).astype(np.int64)),
             torch.from_numpy(place.reshape(-1).astype(np.int64)),
