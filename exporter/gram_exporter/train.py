@@ -31,6 +31,7 @@ from gram_exporter.record import (
     LINEAR,
     MODEL,
     RECORD,
+    TAGGER,
     TOKENIZER,
     TrainingRecord,
     write_calibration_texts,
@@ -47,7 +48,9 @@ CODES_PER_TEXT = 4
 WARMUP_SHARE = 0.06
 FLOOR_RATE = 0.05
 FEEDBACK_SHARE = 0.5
-"""Part of a query batch that comes from feedback, when there is any."""
+"""Most of a query batch that comes from feedback; less where there is little of it."""
+ENOUGH_FEEDBACK = 200
+"""Asked queries from which on `FEEDBACK_SHARE` holds: fewer would be learned by heart."""
 TIMED_STEPS = 12
 CHECKPOINT_EVERY_S = 30.0
 MAX_QUERY_TOKENS = 32
@@ -225,7 +228,7 @@ class Course:
     def _query_batch(self, rng: np.random.Generator) -> list[Example]:
         asked, made = self.prepared.queries, self.prepared.made
         size = self.config.batch_texts
-        from_feedback = round(size * (FEEDBACK_SHARE if made else 1.0)) if asked else 0
+        from_feedback = texts_from_feedback(size, len(asked), len(made))
         return [*_pick(asked, from_feedback, rng), *_pick(made, size - from_feedback, rng)]
 
     def _product_batch(self, rng: np.random.Generator) -> list[Example]:
@@ -256,6 +259,13 @@ def _optimiser(model: torch.nn.Module, config: TrainingConfig) -> torch.optim.Ad
 def _cpu_multiplies_bfloat16() -> bool:
     """Whether bfloat16 is quick here: 1.5 times float32 with AVX512-BF16, slower than it without."""
     return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
+
+
+def texts_from_feedback(size: int, asked: int, made: int) -> int:
+    """How many of a batch of `size` queries are asked ones: in proportion up to `ENOUGH_FEEDBACK`, one at least."""
+    if not (asked and made):
+        return size if asked else 0
+    return math.ceil(size * FEEDBACK_SHARE * min(1.0, asked / ENOUGH_FEEDBACK))
 
 
 def _pick(examples: Sequence[Example], count: int, rng: np.random.Generator) -> list[Example]:
@@ -297,6 +307,7 @@ def _write(output: Path, course: Course, prepared: Prepared, record: TrainingRec
     course.tokenizer.save(str(output / TOKENIZER))
     write_codebook(output / CODEBOOK, prepared.codebook.entries())
     (output / LINEAR).unlink(missing_ok=True)
+    prepared.tagger.save(output / TAGGER)
     if arm is not None:
         arm.save(output / LINEAR)
     write_calibration_texts(output / CALIBRATION_TEXTS, prepared.calibration)

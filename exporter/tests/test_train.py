@@ -18,7 +18,7 @@ from gram_exporter.losses import code_nll, joint_loss
 from gram_exporter.model import TokenLimits, input_ids, new_model, padded, tokens_of, train_tokenizer
 from gram_exporter.prepare import prepare
 from gram_exporter.record import CALIBRATION_TEXTS, MODEL, RECORD, read_calibration_texts, read_record
-from gram_exporter.train import CHECKPOINT, Course, train
+from gram_exporter.train import CHECKPOINT, Course, texts_from_feedback, train
 from gram_plugin.contract.bundle import read_codebook
 from gram_plugin.contract.codes import Attribute, Role
 from gram_plugin.errors import TrainingError
@@ -37,7 +37,7 @@ PRODUCTS = {
 PRODUCTS |= {f"q{key}": {**value, "id": f"q{key}", "title": value["title"] + " new"} for key, value in PRODUCTS.items()}
 WANTED = {"couch": {key: 1.0 for key, value in PRODUCTS.items() if value["kind"] == "sofa"}}
 SETTINGS = TrainingConfig(
-    steps=8, d_model=32, encoder_layers=1, decoder_layers=1, batch_texts=8, vocabulary=512, dropout=0.0
+    steps=8, d_model=32, encoder_layers=1, decoder_layers=1, batch_texts=8, vocabulary=512, dropout=0.0, linear_steps=2
 )
 CONFIG = Config(
     catalogue=CatalogueConfig(
@@ -198,6 +198,14 @@ def _reference_nll(model: T5ForConditionalGeneration, row: list[int], code: list
     allowed = [eos, *range(first, logits.shape[1])]
     steps = functional.log_softmax(logits[:, allowed], dim=1)
     return -sum(float(steps[at, allowed.index(token)]) for at, token in enumerate(code))
+
+
+@pytest.mark.parametrize(
+    ("asked", "made", "texts"), [(0, 900, 0), (1, 900, 1), (100, 900, 16), (200, 900, 32), (5000, 900, 32), (3, 0, 64)]
+)
+def test_feedback_gets_as_much_of_a_batch_as_there_is_of_it(asked: int, made: int, texts: int) -> None:
+    """Half a batch of 64 from 200 asked queries on, fewer for fewer, all of it where none could be made."""
+    assert texts_from_feedback(64, asked, made) == texts
 
 
 def test_joint_loss_weighs_the_product_side() -> None:
