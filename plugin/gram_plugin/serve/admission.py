@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from starlette.requests import Request
 
@@ -28,18 +28,27 @@ class Admission:
         max_body_bytes: largest body.
         max_total_bytes: most bytes of all bodies; several times the largest, or few fit beside each other.
         max_requests: most requests at one time.
+        max_documents: documents that may wait for codes before a further request is refused.
         read_timeout_s: longest wait in seconds for each piece of a body; None waits as long as the client.
     """
 
     def __init__(
-        self, *, max_body_bytes: int, max_total_bytes: int, max_requests: int, read_timeout_s: float | None = None
+        self,
+        *,
+        max_body_bytes: int,
+        max_total_bytes: int,
+        max_requests: int,
+        max_documents: int,
+        read_timeout_s: float | None = None,
     ) -> None:
         self._max_body_bytes = max_body_bytes
         self._max_total_bytes = max_total_bytes
         self._max_requests = max_requests
+        self._max_documents = max_documents
         self._read_timeout_s = read_timeout_s
         self.total_bytes = 0
         self.requests = 0
+        self.documents = 0
 
     @asynccontextmanager
     async def admit(self, request: Request) -> AsyncIterator[Share]:
@@ -58,6 +67,23 @@ class Admission:
         finally:
             self.requests -= 1
             share.give_back()
+
+    @contextmanager
+    def coding(self, documents: int) -> Iterator[None]:
+        """Counts the documents of a request until the context ends, when they have their codes.
+
+        A request alone may have more than `max_documents`, or it could never be taken.
+
+        Raises:
+            OverloadError: `max_documents` wait already.
+        """
+        if self.documents >= self._max_documents:
+            raise OverloadError(f"{self.documents} documents wait for codes already", next_step="send again later")
+        self.documents += documents
+        try:
+            yield
+        finally:
+            self.documents -= documents
 
     async def _read(self, request: Request, share: Share) -> bytes:
         declared = int(request.headers.get("content-length") or 0)

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from gram_plugin.contract.codes import Generator
 from gram_plugin.contract.text import Rendering
+from gram_plugin.decode.generator import OnnxGenerator
 from gram_plugin.serve.batching import Batcher
 from gram_plugin.serve.coding import CodingRules
 from gram_plugin.serve.settings import SidecarSettings
 
 
-def product_rules(rendering: Rendering, settings: SidecarSettings) -> CodingRules:
-    """What is rendered, by the bundle, and what is kept of its codes, by the settings."""
+def product_rules(generator: OnnxGenerator | None, settings: SidecarSettings) -> CodingRules:
+    """What is read, by the bundle, and what is kept of its codes, by the settings."""
     return CodingRules(
-        rendering,
+        generator.manifest.rendering if generator else Rendering(()),
+        tags=generator.tags.codes_of if generator else None,
         min_probability=settings.min_probability,
         max_codes=settings.max_codes,
         cache_entries=settings.cache_entries,
@@ -23,11 +25,14 @@ def product_rules(rendering: Rendering, settings: SidecarSettings) -> CodingRule
 
 
 def product_batcher(generator: Generator, rules: CodingRules, settings: SidecarSettings) -> Batcher:
-    """A batcher, not started yet, that asks the model for as many codes as the rules may keep."""
+    """A batcher, not started yet, that asks the model for as many codes as the rules may keep.
+
+    The coder hands it at most `concurrency` texts, so its own queue never overflows.
+    """
     return Batcher(
         generator,
         max_batch=settings.max_batch,
         max_wait_ms=settings.max_wait_ms,
-        max_queue=settings.max_queue,
+        max_queue=rules.concurrency,
         limit=rules.max_codes,
     )

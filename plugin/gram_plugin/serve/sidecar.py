@@ -107,6 +107,7 @@ class Sidecar:
             max_body_bytes=settings.max_body_bytes,
             max_total_bytes=_BODIES * settings.max_body_bytes,
             max_requests=settings.max_connections,
+            max_documents=settings.max_queue,
             read_timeout_s=settings.request_timeout_s or None,
         )
         self._metrics.bodies.set_function(lambda: self._admission.total_bytes)
@@ -175,9 +176,10 @@ class Sidecar:
         unpacked = await unpack(share, headers, self._settings.max_body_bytes)
         if unpacked.reason:
             return Prepared(share.body, uncoded={unpacked.reason: 1})
-        if target.action is None:
-            share.hold(unpacked.body.count(b"\n") * _LINE_BYTES)
-        with self._metrics.coding.time():
+        lines = unpacked.body.count(b"\n") if target.action is None else 0
+        share.hold(lines * _LINE_BYTES)
+        # A document of a bulk has two lines.
+        with self._admission.coding(max(1, lines // 2)), self._metrics.coding.time():
             return await self._preparer.prepare(target, unpacked.body, headers)
 
     def _report(self, target: Target, prepared: Prepared) -> None:

@@ -15,8 +15,10 @@ from gram_plugin.serve.admission import Admission, SlowBodyError, TooLargeError
 
 
 def admission(*, read_timeout_s: float | None = None) -> Admission:
-    """Room for bodies of 10 bytes, 25 bytes together, and three requests."""
-    return Admission(max_body_bytes=10, max_total_bytes=25, max_requests=3, read_timeout_s=read_timeout_s)
+    """Room for bodies of 10 bytes, 25 bytes together, three requests and four documents."""
+    return Admission(
+        max_body_bytes=10, max_total_bytes=25, max_requests=3, max_documents=4, read_timeout_s=read_timeout_s
+    )
 
 
 def request(pieces: Sequence[bytes], *, declared: int | None = None, ends: bool = True) -> Request:
@@ -103,3 +105,14 @@ async def test_what_a_request_holds_besides_its_body_counts_too() -> None:
             share.hold(7)
         assert room.total_bytes == 25
     assert room.total_bytes == 0
+
+
+def test_a_request_of_any_size_is_coded_unless_too_many_documents_wait_already() -> None:
+    """Three and nine fit beside each other, because four were not reached before; then nothing until one has ended."""
+    room = admission()
+    with room.coding(3):
+        with room.coding(9), pytest.raises(OverloadError, match="12 documents wait"), room.coding(1):
+            pass
+        with room.coding(1):
+            assert room.documents == 4
+    assert room.documents == 0

@@ -94,6 +94,7 @@ class PaperOpenSearch:
     forbidden: bool = False
     answer: bytes = b'{"took":1}'
     status: int = 200
+    gate: asyncio.Event | None = None
     log: list[Sent] = field(default_factory=list)
     lookups: list[Sent] = field(default_factory=list)
 
@@ -104,6 +105,8 @@ class PaperOpenSearch:
             self.lookups.append(sent)
             return self.lookup(sent.target)
         self.log.append(sent)
+        if self.gate is not None:
+            await self.gate.wait()
         return web.Response(body=self.answer, status=self.status, headers={"X-Their-Own": "yes"})
 
     def lookup(self, target: str) -> web.Response:
@@ -595,6 +598,35 @@ async def test_bulks_that_are_small_only_while_packed_are_429_when_they_do_not_f
         generator.gate.set()
         statuses = [(await call).status for call in [*done, *working]]
     assert statuses == [429, 200, 200, 200]
+
+
+async def test_a_full_queue_is_429_and_not_a_document_without_codes() -> None:
+    """While `max_queue` documents wait for the model, further writes are refused; a bulk may have more than that."""
+    opensearch, generator = PaperOpenSearch(), WordGenerator(held=True)
+    words = ["shoe", "boot", "sock", "hat", "belt"]
+    sent = lines(*(line for word in words for line in ({"index": {}}, {"title": word})))
+    async with sidecar(opensearch, generator, max_queue=2) as client:
+        first = asyncio.create_task(client.send("POST", "/products/_bulk", sent))
+        await until(generator.entered.is_set)
+        refused = await client.send("PUT", "/products/_doc/1", b'{"title": "shoe"}')
+        generator.gate.set()
+        statuses = [(await first).gram_status, (await client.send("POST", "/products/_bulk", sent)).gram_status]
+    assert (refused.status, refused.headers["retry-after"], statuses) == (429, "1", ["applied", "applied"])
+    for found in opensearch.log:
+        assert [timeless(document)["gram"] for document in read(found.body)[1::2]] == [gram(word) for word in words]
+
+
+async def test_documents_that_have_their_codes_wait_for_opensearch_without_a_place_in_the_queue() -> None:
+    """A slow OpenSearch does not make the queue of the model full."""
+    opensearch = PaperOpenSearch(gate=asyncio.Event())
+    sent = lines({"index": {}}, {"title": "shoe"})
+    async with sidecar(opensearch, max_queue=1) as client:
+        calls = [asyncio.create_task(client.send("POST", "/products/_bulk", sent))]
+        await until(lambda: len(opensearch.log) == 1)
+        calls.append(asyncio.create_task(client.send("POST", "/products/_bulk", sent)))
+        await until(lambda: len(opensearch.log) == 2)
+        opensearch.gate.set()
+        assert [(await call).status for call in calls] == [200, 200]
 
 
 async def test_a_bulk_of_very_many_tiny_lines_is_413() -> None:
