@@ -51,6 +51,8 @@ FEEDBACK_SHARE = 0.5
 """Most of a query batch that comes from feedback; less where there is little of it."""
 ENOUGH_FEEDBACK = 200
 """Asked queries from which on `FEEDBACK_SHARE` holds: fewer would be learned by heart."""
+MOST_SIGHTINGS = 100_000
+"""Texts of each role that the warm start counts: more tell it nothing new, and all are in memory at once."""
 TIMED_STEPS = 12
 CHECKPOINT_EVERY_S = 30.0
 MAX_QUERY_TOKENS = 32
@@ -185,12 +187,13 @@ class Course:
         return digest.hexdigest()
 
     def _sightings(self, id_of: Mapping[Attribute, int]) -> Iterator[Sighting]:
-        """Texts with the attributes of their codes, for the warm start."""
+        """Texts with the attributes of their codes, for the warm start; a sample where there are very many."""
         first, codes = self.tokens.first_attribute, self.prepared.codebook.codes
         for role, examples in (
             (Role.QUERY, (*self.prepared.queries, *self.prepared.made)),
             (Role.PRODUCT, self.prepared.products),
         ):
+            examples = sampled(examples, MOST_SIGHTINGS, self.config.seed)
             ids = input_ids(self.tokenizer, [example.text for example in examples], role, self.tokens)
             for row, example in zip(ids, examples, strict=True):
                 weights: dict[int, float] = {}
@@ -266,6 +269,14 @@ def texts_from_feedback(size: int, asked: int, made: int) -> int:
     if not (asked and made):
         return size if asked else 0
     return math.ceil(size * FEEDBACK_SHARE * min(1.0, asked / ENOUGH_FEEDBACK))
+
+
+def sampled(examples: Sequence[Example], most: int, seed: int) -> Sequence[Example]:
+    """All of the examples, or `most` of them drawn by a seed, in their order."""
+    if len(examples) <= most:
+        return examples
+    drawn = np.random.default_rng(seed).choice(len(examples), most, replace=False)
+    return [examples[int(at)] for at in np.sort(drawn)]
 
 
 def _pick(examples: Sequence[Example], count: int, rng: np.random.Generator) -> list[Example]:

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -14,11 +15,12 @@ from transformers import T5ForConditionalGeneration
 
 from gram_exporter.checkpoint import FILE, load_checkpoint
 from gram_exporter.config import CatalogueConfig, Config, TrainingConfig
+from gram_exporter.data import Example
 from gram_exporter.losses import code_nll, joint_loss
 from gram_exporter.model import TokenLimits, input_ids, new_model, padded, tokens_of, train_tokenizer
 from gram_exporter.prepare import prepare
 from gram_exporter.record import CALIBRATION_TEXTS, MODEL, RECORD, read_calibration_texts, read_record
-from gram_exporter.train import CHECKPOINT, Course, texts_from_feedback, train
+from gram_exporter.train import CHECKPOINT, Course, sampled, texts_from_feedback, train
 from gram_plugin.contract.bundle import read_codebook
 from gram_plugin.contract.codes import Attribute, Role
 from gram_plugin.errors import TrainingError
@@ -206,6 +208,16 @@ def _reference_nll(model: T5ForConditionalGeneration, row: list[int], code: list
 def test_feedback_gets_as_much_of_a_batch_as_there_is_of_it(asked: int, made: int, texts: int) -> None:
     """Half a batch of 64 from 200 asked queries on, fewer for fewer, all of it where none could be made."""
     assert texts_from_feedback(64, asked, made) == texts
+
+
+def test_the_warm_start_counts_a_sample_of_very_many_texts() -> None:
+    """Up to the most all are taken; beyond, as many by the seed, each at most once and in their order."""
+    empty = np.empty(0, dtype=np.int32), np.empty(0, dtype=np.float32), np.empty(0, dtype=np.float32)
+    examples = [Example(f"{at:03d}", *empty) for at in range(100)]
+    first, again, other = ([item.text for item in sampled(examples, 20, seed)] for seed in (1, 1, 2))
+    assert sampled(examples, 100, 1) == examples
+    assert first == again != other
+    assert first == sorted(set(first)) and len(first) == 20
 
 
 def test_joint_loss_weighs_the_product_side() -> None:
