@@ -57,6 +57,8 @@ Finding = IndexTerms | Status
 class Indices:
     """Terms of indices, looked up when first needed and again when they are old, never twice at one time.
 
+    Terms that one caller found serve all; that there are none answers only the caller who was told so.
+
     Args:
         upstream: where the mappings are.
         generation: generation of the model that serves.
@@ -93,16 +95,15 @@ class Indices:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _known(self, names: IndexNames, headers: Headers) -> Finding | None:
-        shared = self._cache.get((names, ""))
+        shared, own = self._cache.get((names, "")), self._cache.get((names, _caller(headers)))
         if shared is None:
-            own = self._cache.get((names, _caller(headers)))
             return own.value if own else None
-        if isinstance(shared.value, IndexTerms) and shared.until_s - self._clock() < self._age_s:
+        if own is None and shared.until_s - self._clock() < self._age_s:
             self._look_up(names, headers)  # still good, and refreshed for those who come after
         return shared.value
 
     def _look_up(self, names: IndexNames, headers: Headers) -> asyncio.Task[Finding]:
-        """The running look-up of this caller, or a new one: a caller's refusal must not answer others."""
+        """The running look-up of this caller, or a new one: what one may not see must not answer others."""
         key = (names, _caller(headers))
         if key not in self._flights:
             self._flights[key] = asyncio.create_task(self._read(key, headers))
@@ -122,10 +123,9 @@ class Indices:
             del self._flights[key]
         if isinstance(finding, IndexTerms):
             self._cache.put((key[0], ""), finding, 2 * self._age_s)
-        elif finding.reason in (Reason.FORBIDDEN, Reason.LOOKUP_FAILED):
-            self._cache.put(key, finding, min(self._age_s, MAX_NEGATIVE_AGE_S))
         else:
-            self._cache.put((key[0], ""), finding, min(self._age_s, MAX_NEGATIVE_AGE_S))
+            # Field- and document-level security hide parts of a mapping: what one caller misses others may see.
+            self._cache.put(key, finding, min(self._age_s, MAX_NEGATIVE_AGE_S))
         return finding
 
     async def _ask(self, names: IndexNames, headers: Headers) -> Finding:

@@ -74,6 +74,41 @@ async def test_a_refusal_is_remembered_for_its_caller_alone(
     assert (refused, asked, allowed) == ([off(Reason.FORBIDDEN)] * 2, 1, IndexTerms("g1", 2.0, weighted=True))
 
 
+@pytest.mark.parametrize("kind", ["hidden", "mixed", "uncalibrated"])
+@pytest.mark.parametrize("known_before", [True, False])
+async def test_what_security_hides_from_one_caller_stays_on_for_others(
+    indices: Indices, opensearch: Any, index_mapping: Any, now: list[float], kind: str, known_before: bool
+) -> None:
+    """A caller who sees no fields, only some or no calibration has no codes; whoever sees all has, before and after."""
+    blind, seeing = [(b"authorization", b"a")], [(b"authorization", b"b")]
+    whole = opensearch.mappings
+    terms = IndexTerms("g1", 2.0, weighted=True)
+    if known_before:
+        assert await status_of(indices, seeing) == terms
+        now[0] = 120.0
+    other = {"hidden": {"shop": {"mappings": {}}}, "uncalibrated": {"shop": index_mapping(calibrated=False)}}
+    opensearch.mappings = other.get(kind, {**whole, "other": {"mappings": {}}})
+    assert isinstance(await status_of(indices, blind), Status)
+    opensearch.mappings = whole
+    assert await status_of(indices, seeing) == terms
+
+
+async def test_old_terms_outlive_the_look_up_of_a_caller_who_may_not_see_them(
+    indices: Indices, opensearch: Any, opensearch_url: str, client: Any, now: list[float]
+) -> None:
+    """A refresh that finds nothing replaces nothing, and is made once for its caller, not with each search."""
+    blind, seeing = [(b"authorization", b"a")], [(b"authorization", b"b")]
+    terms = await indices.terms(SHOP, seeing, LATER)
+    opensearch.mappings = {"shop": {"mappings": {}}}
+    now[0] = 61.0
+    found = []
+    for _ in range(20):
+        found += [await status_of(indices, blind)]
+        await client(opensearch_url + "/elsewhere")
+    asked = [seen.target for seen in opensearch.seen].count(b"/shop/_mapping")
+    assert (found, await status_of(indices, seeing), asked) == ([terms] * 20, terms, 2)
+
+
 async def test_a_finding_that_is_about_to_change_is_soon_asked_again(
     indices: Indices, opensearch: Any, index_mapping: Any, now: list[float]
 ) -> None:
