@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from gram_exporter.attributes import words
 from gram_exporter.codebook import Codebook
 from gram_plugin.contract.codes import Attribute, readable_value
+from gram_plugin.contract.tagging import words
 from gram_plugin.contract.text import render_query
 
 Floats = npt.NDArray[np.float32]

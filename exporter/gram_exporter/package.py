@@ -25,6 +25,7 @@ from gram_exporter.record import (
 from gram_plugin.contract.bundle import (
     CALIBRATION,
     CODEBOOK,
+    TAGGER,
     TOKENIZER,
     Bundle,
     Graph,
@@ -131,7 +132,7 @@ class _Exporting:
 
     def _draft(self, precision: str, graphs: Mapping[str, Graph]) -> OnnxGenerator:
         staging = self._room / precision
-        for name in (TOKENIZER, CODEBOOK):
+        for name in (TOKENIZER, CODEBOOK, TAGGER):
             shutil.copyfile(self._training / name, staging / name)
         write_calibration(staging / CALIBRATION, {role: identity_curve() for role in Role})
         manifest = _manifest(self._record, graphs, precision)

@@ -8,12 +8,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from gram_exporter.attributes import learn_lexicon, learn_terms, product_attributes, product_text
+from gram_exporter.attributes import learn_lexicon, learn_terms
 from gram_exporter.codebook import Codebook, CodebookSettings, build_codebook
 from gram_exporter.config import Config, TrainingConfig
 from gram_exporter.data import CatalogueView, Example, catalogue_examples, feedback_examples, product_examples
 from gram_exporter.record import CalibrationText
 from gram_plugin.contract.codes import Code, Role
+from gram_plugin.contract.tagging import ProductText, Tagger, product_attributes, product_text
 from gram_plugin.contract.text import Rendering, render_product
 from gram_plugin.errors import TrainingError
 
@@ -34,6 +35,7 @@ class Prepared:
 
     codebook: Codebook
     rendering: Rendering
+    tagger: Tagger
     queries: tuple[Example, ...]
     made: tuple[Example, ...]
     products: tuple[Example, ...]
@@ -56,7 +58,14 @@ def prepare(
     if not products:
         raise TrainingError("the catalogue has no products", next_step="check [catalogue] path in gram.toml")
     rendering = rendering_of(config)
-    view = _view(products, config, rendering)
+    texts = [product_text(source, config.catalogue.text, config.catalogue.attributes) for source in products.values()]
+    tagger = _tagger(texts, config)
+    view = CatalogueView(
+        ids=tuple(products),
+        titles=tuple(text.title for text in texts),
+        texts=tuple(render_product(source, rendering) for source in products.values()),
+        attributes=tuple(product_attributes(text, tagger.lexicon, tagger.terms) for text in texts),
+    )
     settings = CodebookSettings(
         config.codes.min_products, config.codes.max_attributes, config.codes.max_share, config.codes.max_codes
     )
@@ -69,6 +78,7 @@ def prepare(
     return Prepared(
         codebook,
         rendering,
+        tagger,
         queries=tuple(example for example in asked if example.text not in held.queries),
         made=tuple(example for example in made if example.text not in held.queries),
         products=tuple(example for example in coded if len(example.codes) and example.text not in held.products),
@@ -83,18 +93,14 @@ def rendering_of(config: Config) -> Rendering:
     return Rendering(tuple(fields))
 
 
-def _view(products: Mapping[str, Mapping[str, Any]], config: Config, rendering: Rendering) -> CatalogueView:
-    catalogue = config.catalogue
-    texts = [product_text(source, catalogue.text, catalogue.attributes) for source in products.values()]
-    lexicon = learn_lexicon(texts, min_products=config.codes.min_products)
-    terms = learn_terms(
-        [text.title for text in texts], min_products=max(3, config.codes.min_products), max_terms=config.codes.max_terms
-    )
-    return CatalogueView(
-        ids=tuple(products),
-        titles=tuple(text.title for text in texts),
-        texts=tuple(render_product(source, rendering) for source in products.values()),
-        attributes=tuple(product_attributes(text, lexicon, terms) for text in texts),
+def _tagger(texts: Sequence[ProductText], config: Config) -> Tagger:
+    catalogue, codes = config.catalogue, config.codes
+    titles = [text.title for text in texts]
+    return Tagger(
+        text=catalogue.text,
+        types=catalogue.attributes,
+        lexicon=learn_lexicon(texts, min_products=codes.min_products),
+        terms=learn_terms(titles, min_products=max(3, codes.min_products), max_terms=codes.max_terms),
     )
 
 

@@ -18,6 +18,7 @@ TOKENIZER = "tokenizer.json"
 CODEBOOK = "codebook.tsv"
 RECORD = "record.json"
 CALIBRATION_TEXTS = "calibration.jsonl"
+TAGGER = "tagger.json"
 LINEAR = "linear.npz"  # the linear arm, where one was trained
 
 

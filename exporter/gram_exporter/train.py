@@ -189,11 +189,11 @@ class Course:
     def _sightings(self, id_of: Mapping[Attribute, int]) -> Iterator[Sighting]:
         """Texts with the attributes of their codes, for the warm start; a sample where there are very many."""
         first, codes = self.tokens.first_attribute, self.prepared.codebook.codes
-        for role, examples in (
+        for role, known in (
             (Role.QUERY, (*self.prepared.queries, *self.prepared.made)),
             (Role.PRODUCT, self.prepared.products),
         ):
-            examples = sampled(examples, MOST_SIGHTINGS, self.config.seed)
+            examples = sampled(known, MOST_SIGHTINGS, self.config.seed)
             ids = input_ids(self.tokenizer, [example.text for example in examples], role, self.tokens)
             for row, example in zip(ids, examples, strict=True):
                 weights: dict[int, float] = {}

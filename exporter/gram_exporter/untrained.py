@@ -18,6 +18,7 @@ from gram_exporter.record import (
     CALIBRATION_TEXTS,
     CODEBOOK,
     MODEL,
+    TAGGER,
     TOKENIZER,
     CalibrationText,
     TrainingRecord,
@@ -26,6 +27,7 @@ from gram_exporter.record import (
 )
 from gram_plugin.contract.bundle import CodebookEntry, Tokens, attributes_of, write_codebook
 from gram_plugin.contract.codes import Attribute, Code, Role
+from gram_plugin.contract.tagging import Lexicon, Tagger
 from gram_plugin.contract.text import Rendering
 
 PAD, EOS, QUERY, PRODUCT = range(4)
@@ -57,6 +59,7 @@ def write_untrained(folder: Path, shape: Shape, *, seed: int = 0) -> TrainingRec
     model.save_pretrained(folder / MODEL)
     tokenizer.save(str(folder / TOKENIZER))
     write_codebook(folder / CODEBOOK, codebook)
+    Tagger(("title",), {}, Lexicon({}), Lexicon({})).save(folder / TAGGER)
     write_calibration_texts(folder / CALIBRATION_TEXTS, _calibration_texts(codebook))
     record = TrainingRecord("g1", "t5", Rendering(("title",)), "id", tokens, "random numbers", "CC0-1.0")
     write_record(folder, record)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from gram_exporter.attributes import (
+from gram_exporter.attributes import learn_lexicon, learn_terms
+from gram_plugin.contract.codes import Attribute
+from gram_plugin.contract.tagging import (
     Lexicon,
     ProductText,
     field_attributes,
-    learn_lexicon,
-    learn_terms,
     product_attributes,
     product_text,
     words,
 )
-from gram_plugin.contract.codes import Attribute
 
 BLACK, BLUE = Attribute.of("colour", "black"), Attribute.of("colour", "blue")
 NO_TERMS = Lexicon({})

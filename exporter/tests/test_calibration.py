@@ -21,7 +21,7 @@ from gram_exporter.calibration import (
 )
 from gram_exporter.record import CalibrationText
 from gram_plugin.contract.bundle import Bundle, read_calibration, write_calibration
-from gram_plugin.contract.codes import Role
+from gram_plugin.contract.codes import MAX_CODES, Role
 from gram_plugin.decode.generator import OnnxGenerator
 
 FloatArray = npt.NDArray[np.float64]
@@ -113,8 +113,8 @@ def test_a_written_code_is_right_when_the_text_names_it(exact_bundle: Bundle) ->
     generator = OnnxGenerator.of(exact_bundle)
     best = generator.codebook[generator.rank(["shoe"], Role.QUERY)[0].code[0]].code
     found = observe(generator, [CalibrationText(Role.QUERY, "shoe", (best,))], Role.QUERY)
-    assert found.right.tolist() == [1.0, *[0.0] * 9]
-    assert found.text.tolist() == [0] * 10
+    assert found.right.tolist() == [1.0, *[0.0] * (MAX_CODES - 1)]
+    assert found.text.tolist() == [0] * MAX_CODES
 
 
 def test_a_role_without_texts_keeps_the_models_own_probabilities(exact_bundle: Bundle) -> None:

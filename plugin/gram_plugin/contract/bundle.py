@@ -27,7 +27,8 @@ DECODER = "decoder.onnx"
 CALIBRATION = "calibration.json"
 LINEAR = "linear.npz"
 """The linear arm; a bundle may do without."""
-REQUIRED_FILES = (CODEBOOK, TOKENIZER, ENCODER, DECODER, CALIBRATION)
+TAGGER = "tagger.json"
+REQUIRED_FILES = (CODEBOOK, TOKENIZER, ENCODER, DECODER, CALIBRATION, TAGGER)
 
 _CHECKSUM = "manifest_sha256"
 _RETRAIN = "make the bundle again with `gram export`, or copy it again whole"

@@ -43,8 +43,8 @@ BEAM_WIDTH = 10
 """GRAM's beam size: most codes that the generator writes for a query."""
 MAX_CODES = 24
 """Most codes that a query is given: what the generator writes, and what the linear arm adds."""
-MAX_PRODUCT_CODES = 16
-"""Most codes that a product is given: what any query may ask of it by two attributes."""
+MAX_PRODUCT_CODES = 24
+"""Most codes that a product is given: those that it surely has, and those that the generator adds."""
 
 _RANK = {name: rank for rank, name in enumerate(ATTRIBUTE_TYPES)}
 _TYPE_NAME = re.compile(r"[a-z][a-z0-9_]*")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ from tokenizers import Tokenizer
 
 from gram_plugin.contract.bundle import (
     LINEAR,
+    TAGGER,
     TOKENIZER,
     Bundle,
     CodebookEntry,
@@ -19,7 +21,8 @@ from gram_plugin.contract.bundle import (
     attributes_of,
     open_bundle,
 )
-from gram_plugin.contract.codes import BEAM_WIDTH, MAX_CODES, Role, ScoredCode
+from gram_plugin.contract.codes import BEAM_WIDTH, MAX_CODES, Code, Role, ScoredCode
+from gram_plugin.contract.tagging import CodeFinder, Tagger
 from gram_plugin.contract.text import MAX_QUERY_CHARS
 from gram_plugin.decode.beam import Ranking, search
 from gram_plugin.decode.linear import LinearArm
@@ -29,6 +32,23 @@ from gram_plugin.errors import BundleError, DecodeError
 
 _LEAST_RARITY = 0.01
 _REMAKE = "make the bundle again with `gram export`"
+
+
+@dataclass(frozen=True)
+class ProductTags:
+    """The codes that a product document surely has, by its typed fields and the words that these have taught."""
+
+    tagger: Tagger
+    finder: CodeFinder
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> ProductTags:
+        """Those of a bundle; raises `BundleError` for a malformed tagger."""
+        return cls(Tagger.load(bundle.file(TAGGER)), CodeFinder(entry.code for entry in bundle.codebook))
+
+    def codes_of(self, source: Mapping[str, Any]) -> list[Code]:
+        """All of them, in no order of importance."""
+        return self.finder.codes_of(self.tagger.attributes(source))
 
 
 @dataclass(frozen=True)
@@ -47,6 +67,7 @@ class OnnxGenerator:
     beam_width: int
     linear: LinearArm | None
     rarity: npt.NDArray[np.float64]
+    tags: ProductTags
 
     @classmethod
     def open(cls, bundle_path: Path, *, threads: int = 1, beam_width: int = BEAM_WIDTH) -> OnnxGenerator:
@@ -65,8 +86,17 @@ class OnnxGenerator:
         columns = Columns.of(bundle.manifest.tokens, len(attributes_of(bundle.codebook)), session.vocabulary)
         _check_vocabulary(bundle, tokenizer, session.vocabulary, columns)
         linear = LinearArm.load(bundle.file(LINEAR), len(bundle.codebook)) if bundle.manifest.linear_share else None
-        rarity = rarity_of(bundle.codebook, bundle.manifest.products)
-        return cls(bundle, tokenizer, session, columns, trie_of(bundle.codebook, columns), beam_width, linear, rarity)
+        return cls(
+            bundle,
+            tokenizer,
+            session,
+            columns,
+            trie_of(bundle.codebook, columns),
+            beam_width,
+            linear,
+            rarity_of(bundle.codebook, bundle.manifest.products),
+            ProductTags.of(bundle),
+        )
 
     @property
     def generation(self) -> str:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from gram_plugin.contract.codes import MAX_PRODUCT_CODES, Role, ScoredCode
+from gram_plugin.contract.codes import MAX_PRODUCT_CODES, Code, Role, ScoredCode
 from gram_plugin.contract.text import Rendering, render_product, source_hash
 from gram_plugin.errors import GramError, OverloadError
 from gram_plugin.search.document import gram_object, pending_object
@@ -23,6 +23,10 @@ from gram_plugin.serve.batching import Batcher
 from gram_plugin.serve.breaker import Breaker
 
 _log = logging.getLogger(__name__)
+
+
+Tags = Callable[[Mapping[str, Any]], Sequence[Code]]
+"""From a product document to the codes that it surely has."""
 
 
 class Reason(StrEnum):
@@ -47,6 +51,7 @@ class CodingRules:
 
     Args:
         rendering: the fields that are read, from the bundle's manifest.
+        tags: the codes that a document surely has; None where only the model is asked.
         min_probability: least P(code given product) that is stored, 0 to 1.
         max_codes: most codes per document.
         cache_entries: most texts whose codes are remembered; 0 switches the cache off.
@@ -54,6 +59,7 @@ class CodingRules:
     """
 
     rendering: Rendering
+    tags: Tags | None = None
     min_probability: float = 0.02
     max_codes: int = MAX_PRODUCT_CODES
     cache_entries: int = 50_000
@@ -87,10 +93,11 @@ class Coded:
 
 @dataclass(frozen=True)
 class _Text:
-    """A rendered product and the hash that stands for its text and its model."""
+    """A rendered product, the hash that stands for its text and its model, and the codes that it surely has."""
 
     rendered: str
     hash: str
+    tags: tuple[Code, ...] = ()
 
 
 Codes = tuple[ScoredCode, ...]
@@ -179,10 +186,11 @@ class Coder:
     def _text_of(self, source: Mapping[str, Any], generation: str) -> _Text | None:
         try:
             rendered = render_product(source, self._rules.rendering)
+            tags = tuple(self._rules.tags(source)) if self._rules.tags else ()
         except (ValueError, RecursionError) as error:
             _log.warning("a product cannot be rendered: %r", error)
             return None
-        return _Text(rendered, source_hash(rendered, generation))
+        return _Text(rendered, source_hash(rendered, generation), tags)
 
     async def _ask(self, missing: Mapping[str, _Text], batcher: Batcher) -> dict[str, Codes | Reason]:
         """Codes, or the reason why there are none, by source hash."""
@@ -255,7 +263,19 @@ class Coder:
         answer = answers[text.hash]
         if isinstance(answer, Reason):
             return Coded(self.pending(), answer)
-        return Coded(gram_object(answer, generation, text.hash, self._clock()))
+        codes = combined(text.tags, answer, self._rules.max_codes)
+        return Coded(gram_object(codes, generation, text.hash, self._clock()))
+
+
+def combined(tags: Sequence[Code], written: Sequence[ScoredCode], most: int) -> Codes:
+    """The codes that a product surely has, with weight 1, and those that the model adds; at most `most`.
+
+    Where there are more, those that it surely has come first, and among them those that the model finds likeliest.
+    """
+    likely = {item.code: item.probability for item in written}
+    sure = set(tags)
+    ranked = sorted(likely.keys() | sure, key=lambda code: (code not in sure, -likely.get(code, 0.0), code.text))
+    return tuple(ScoredCode(code, 1.0 if code in sure else likely[code]) for code in ranked[:most])
 
 
 def select_codes(scored: Sequence[ScoredCode], rules: CodingRules) -> Codes:

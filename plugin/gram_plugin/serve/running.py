@@ -13,7 +13,6 @@ from pathlib import Path
 from rich.console import Console
 
 from gram_plugin.contract.catalogue import CatalogueReader, read_catalogue
-from gram_plugin.contract.text import Rendering
 from gram_plugin.decode.generator import OnnxGenerator
 from gram_plugin.errors import BundleError, DecodeError
 from gram_plugin.progress import Progress, reporting
@@ -47,7 +46,7 @@ def serve_sidecar(settings: SidecarSettings, console: Console) -> None:
         console.print(line)
     log_json_lines()
     generator = _open_generator(settings)
-    rules = product_rules(generator.manifest.rendering if generator else Rendering(()), settings)
+    rules = product_rules(generator, settings)
     run_program(create_sidecar(settings, generator, rules), settings, console.print)
 
 
@@ -141,7 +140,7 @@ async def _coder(generator: OnnxGenerator | None, wish: Wish, url: str) -> Async
         yield None
         return
     settings = SidecarSettings.from_mapping({**wish.environment, variable("upstream_url"): url})
-    rules = product_rules(generator.manifest.rendering, settings)
+    rules = product_rules(generator, settings)
     batcher = product_batcher(generator, rules, settings)
     await batcher.start()
     try:

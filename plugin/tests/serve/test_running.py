@@ -92,7 +92,7 @@ async def test_a_product_gets_the_same_codes_from_ingest_and_from_the_sidecar(
     shop.seen.clear()
     settings = SidecarSettings.from_mapping({**environment, "GRAM_UPSTREAM_URL": opensearch_url})
     generator = OnnxGenerator.open(TINY)
-    app = create_sidecar(settings, generator, product_rules(generator.manifest.rendering, settings))
+    app = create_sidecar(settings, generator, product_rules(generator, settings))
     lines = [line for product in PRODUCTS for line in ({"index": {"_id": product["id"]}}, product)]
     body = "".join(json.dumps(line) + "\n" for line in lines).encode()
     url = await serve(app)
