@@ -5,6 +5,8 @@ Writing `gram` into an index without them would let dynamic mapping make one fie
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import json
 import logging
 import time
@@ -12,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from gram_plugin.errors import SearchError
 from gram_plugin.serve.http import Headers, Upstream, UpstreamAnswer
@@ -22,7 +24,29 @@ _log = logging.getLogger(__name__)
 _WEIGHTED = {"codes": "keyword", "weights": "rank_features", "model": "keyword", "source": "keyword", "at": "date"}
 _PLAIN = {name: kind for name, kind in _WEIGHTED.items() if name != "weights"}
 _BODY_HEADERS = frozenset({b"content-length", b"content-type", b"content-encoding", b"accept", b"accept-encoding"})
+_CREDENTIALS = frozenset({b"authorization", b"cookie", b"x-amz-security-token"})
 _MAX_INDICES = 1024
+_ALL = ""
+"""In the place of one caller's digest: what holds for all of them."""
+
+_CHANGING = frozenset(
+    [
+        "_all",
+        "_mapping",
+        "_mappings",
+        "_alias",
+        "_aliases",
+        "_rollover",
+        "_template",
+        "_index_template",
+        "_component_template",
+        "_data_stream",
+        "_clone",
+        "_shrink",
+        "_split",
+        "_restore",
+    ]
+)
 
 
 class GramFields(StrEnum):
@@ -40,8 +64,20 @@ class _Seen:
     until: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """One caller's look-up; those of before a change are of no use after it."""
+
+    index: str
+    caller: str
+    changes: int
+
+
 class FieldCheck:
     """Answers from memory for `max_age_s`, or for `max_age_s / 10` where the fields were missing.
+
+    That an index has the fields holds for every caller; that it has not may be due to the caller's rights, so it
+    is kept for that caller alone. An index that cannot be asked about has the fields that it had last.
 
     Args:
         upstream: OpenSearch.
@@ -53,11 +89,21 @@ class FieldCheck:
         self._upstream = upstream
         self._max_age_s = max_age_s
         self._clock = clock
-        self._seen: dict[str, _Seen] = {}
+        self._seen: dict[tuple[str, str], _Seen] = {}
+        self._flights: dict[_Question, asyncio.Task[GramFields]] = {}
+        self._changes = 0
 
     def forget(self) -> None:
         """Asks again for every index; called when indices, aliases or templates may have changed."""
         self._seen.clear()
+        self._changes += 1
+
+    async def close(self) -> None:
+        """Ends the running look-ups."""
+        tasks = list(self._flights.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def of(self, index: str, headers: Headers) -> GramFields:
         """What the index, alias or index-to-be of that name can take.
@@ -66,22 +112,40 @@ class FieldCheck:
             index: the name that the client wrote to.
             headers: the client's own; its credentials ask.
         """
-        seen = self._seen.get(index)
-        if seen and self._clock() < seen.until:
-            return seen.fields
-        found = await self._ask(index, headers)
+        question = _Question(index, caller_of(headers), self._changes)
+        for caller in (_ALL, question.caller):
+            seen = self._seen.get((index, caller))
+            if seen and self._clock() < seen.until:
+                return seen.fields
+        if question not in self._flights:
+            self._flights[question] = asyncio.create_task(self._look_up(question, headers))
+        return await asyncio.shield(self._flights[question])
+
+    async def _look_up(self, question: _Question, headers: Headers) -> GramFields:
+        """Asks, and remembers what it is told unless something changed meanwhile."""
+        try:
+            found = await self._ask(question.index, headers)
+        finally:
+            del self._flights[question]
+        if found is GramFields.UNKNOWN:  # not remembered: the next caller may have the right to ask
+            last = self._seen.get((question.index, _ALL))
+            return last.fields if last else found
         if found is GramFields.NONE:
-            _log.warning("index %r has no gram fields, documents go in without codes — run `gram mapping apply`", index)
-        self._remember(index, found)
+            _log.warning(
+                "%r has no gram fields, documents go in without codes — run `gram mapping apply`", question.index
+            )
+        if question.changes == self._changes:
+            self._remember(question, found)
         return found
 
-    def _remember(self, index: str, found: GramFields) -> None:
-        if found is GramFields.UNKNOWN:  # the next caller may have the right to ask
-            return
+    def _remember(self, question: _Question, found: GramFields) -> None:
+        self._seen.pop((question.index, _ALL), None)
         while len(self._seen) >= _MAX_INDICES:
             del self._seen[next(iter(self._seen))]
-        age_s = self._max_age_s if found is not GramFields.NONE else self._max_age_s / 10
-        self._seen[index] = _Seen(found, self._clock() + age_s)
+        if found is GramFields.NONE:
+            self._seen[question.index, question.caller] = _Seen(found, self._clock() + self._max_age_s / 10)
+        else:
+            self._seen[question.index, _ALL] = _Seen(found, self._clock() + self._max_age_s)
 
     async def _ask(self, index: str, headers: Headers) -> GramFields:
         own = [pair for pair in headers if pair[0].lower() not in _BODY_HEADERS]
@@ -99,6 +163,20 @@ class FieldCheck:
         except (SearchError, ValueError) as error:
             _log.warning("the mapping of %r cannot be read: %s", index, error)
             return GramFields.UNKNOWN
+
+
+def may_change_fields(method: str, raw_path: str) -> bool:
+    """Whether a request may change which fields are behind a name: one to an index itself, or to what makes it up."""
+    parts = [unquote(part) for part in raw_path.split("/") if part]
+    if method in {"GET", "HEAD", "OPTIONS"} or not parts:
+        return False
+    return not _CHANGING.isdisjoint(parts) or (len(parts) == 1 and not parts[0].startswith("_"))
+
+
+def caller_of(headers: Headers) -> str:
+    """A digest by which callers are told apart; credentials themselves are not kept."""
+    credentials = sorted((name.lower(), value) for name, value in headers if name.lower() in _CREDENTIALS)
+    return hashlib.blake2b(repr(credentials).encode(), digest_size=16).hexdigest()
 
 
 def fields_of(mappings: Mapping[str, Any]) -> GramFields:

@@ -24,7 +24,7 @@ from gram_plugin.contract.codes import Generator
 from gram_plugin.errors import OverloadError, SearchError
 from gram_plugin.serve.admission import Admission, Share, SlowBodyError, TooLargeError
 from gram_plugin.serve.coding import Coder, CodingRules, Patience, Reason
-from gram_plugin.serve.fields import FieldCheck
+from gram_plugin.serve.fields import FieldCheck, may_change_fields
 from gram_plugin.serve.hangup import CancelOnHangup
 from gram_plugin.serve.health import Health
 from gram_plugin.serve.http import (
@@ -123,6 +123,7 @@ class Sidecar:
                 yield
             finally:
                 self.health.ready = False
+                await self._fields.close()
                 if self.batcher:
                     await self.batcher.stop()
 
@@ -155,8 +156,8 @@ class Sidecar:
 
     async def _pass(self, request: Request, path: str) -> Response:
         response = await self.upstream.forward(request)
-        if request.method in {"PUT", "DELETE"} or path.rstrip("/").endswith("/_aliases"):
-            self._fields.forget()  # an index, an alias or a template may have changed
+        if may_change_fields(request.method, path):
+            self._fields.forget()
         return response
 
     async def _write(self, request: Request, target: Target) -> Response:

@@ -515,6 +515,7 @@ async def test_an_index_is_looked_up_once_until_indices_may_have_changed() -> No
     async with sidecar(opensearch) as client:
         for _ in range(3):
             await client.send("POST", "/products/_bulk", sent, credentials)
+            await client.send("DELETE", "/products/_doc/1")
         assert [found.headers["authorization"] for found in opensearch.lookups] == ["Basic eA=="]
         await client.send("PUT", "/other")
         await client.send("POST", "/products/_bulk", sent, credentials)
