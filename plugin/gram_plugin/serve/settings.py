@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
-from gram_plugin.contract.codes import MAX_PRODUCT_CODES
+from gram_plugin.contract.codes import MAX_CODES, MAX_PRODUCT_CODES
 from gram_plugin.errors import ConfigError
 from gram_plugin.search.client import CA_VARIABLE, PASSWORD_VARIABLE, URL_VARIABLE, USERNAME_VARIABLE
 from gram_plugin.search.query import Mode
@@ -64,6 +64,9 @@ class ServerSettings:
         float, Setting("how long a text waits for others to share its batch", low=0, high=10_000)
     ] = 1.0
     max_queue: Annotated[int, Setting("texts that may wait for the model before overload is reported", low=1)] = 256
+    keep_alive_s: Annotated[
+        int, Setting("how long a client's idle connection stays open; more than its pool keeps it", low=1, high=86_400)
+    ] = 75
     shutdown_s: Annotated[float, Setting("time for running requests at shutdown", low=0, high=3600)] = 10.0
 
     @classmethod
