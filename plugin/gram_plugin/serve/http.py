@@ -22,7 +22,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from yarl import URL
 
-from gram_plugin.errors import SearchError
+from gram_plugin.errors import ConfigError, SearchError
 
 LOG = logging.getLogger(__name__)
 
@@ -141,7 +141,11 @@ class RelayedResponse(Response):
 
 
 class Upstream:
-    """Connections to one OpenSearch. Needs `start()` in the running loop, then `close()`."""
+    """Connections to one OpenSearch. Needs `start()` in the running loop, then `close()`.
+
+    Raises:
+        ConfigError: `ca_file` holds no certificates.
+    """
 
     def __init__(
         self,
@@ -349,4 +353,10 @@ def _ascii(target: bytes) -> str:
 def _tls(ca_file: Path | None, verify: bool) -> ssl.SSLContext | bool:
     if not verify:
         return False
-    return ssl.create_default_context(cafile=str(ca_file)) if ca_file else True
+    try:
+        return ssl.create_default_context(cafile=str(ca_file)) if ca_file else True
+    except OSError as error:  # ssl.SSLError is one: the file is there but holds no certificates
+        raise ConfigError(
+            f"no certificates can be read from {ca_file}: {error.strerror or error}",
+            next_step="set GRAM_CA_FILE, for `gram ingest` --ca or GRAM_OPENSEARCH_CA, to a PEM file",
+        ) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -15,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gram_plugin.errors import SearchError
+from gram_plugin.errors import ConfigError, SearchError
 from gram_plugin.serve.hangup import CancelOnHangup
 from gram_plugin.serve.http import Upstream, error_response, inflated, without_hop_by_hop
 
@@ -208,6 +209,17 @@ async def test_a_request_whose_connection_dies_is_never_sent_twice(method: str) 
             with pytest.raises(SearchError, match="cannot be reached"):
                 await upstream.send(method, "/i/_create/1", "", [], b"x")
     assert seen == [b"POST", method.encode()]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n"])
+def test_certificates_that_cannot_be_read_are_a_mistake_of_the_settings(tmp_path: Path, content: bytes | None) -> None:
+    """No file, an empty one or a damaged one: the message names the file and what sets it."""
+    path = tmp_path / "ca.pem"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError, match=f"no certificates can be read from {path}: ") as caught:
+        Upstream("https://localhost:9200", ca_file=path)
+    assert [name in caught.value.next_step for name in ("GRAM_CA_FILE", "--ca", "GRAM_OPENSEARCH_CA")] == [True] * 3
 
 
 async def test_send_reads_the_whole_answer_within_its_bound(upstream: Upstream, opensearch: Any) -> Any:

@@ -17,10 +17,11 @@ from gram_plugin.serve.settings import ShimSettings
 from gram_plugin.serve.verbs import open_model
 
 
-async def start(*arguments: str) -> asyncio.subprocess.Process:
+async def start(*arguments: str, **variables: str) -> asyncio.subprocess.Process:
     """A `gram shim` in a process of its own."""
     command = [sys.executable, "-c", "from gram_plugin.cli import main; main()", "shim", *arguments]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("GRAM_")}
+    environment |= variables
     return await asyncio.create_subprocess_exec(*command, env=environment, stderr=asyncio.subprocess.PIPE)
 
 
@@ -60,6 +61,15 @@ async def test_a_port_that_is_taken_is_one_line_and_a_way_out(opensearch_url: st
     found, step = text.decode().strip().splitlines()[-2:]
     assert found.startswith(f"error: cannot listen on 127.0.0.1:{port}: Address already in use")
     assert (step.startswith("next:  choose another address with --host and --port"), process.returncode) == (True, 2)
+
+
+async def test_a_wrong_certificate_file_is_one_line_and_a_way_out(tmp_path: Path) -> None:
+    """The program does not start, and what it prints names the variable."""
+    process = await start("--url", "https://localhost:9200", GRAM_CA_FILE=str(tmp_path / "none.pem"))
+    _, text = await process.communicate()
+    found, step = text.decode().strip().splitlines()[-2:]
+    assert found == f"error: no certificates can be read from {tmp_path / 'none.pem'}: No such file or directory"
+    assert (step.startswith("next:  set GRAM_CA_FILE"), process.returncode) == (True, 2)
 
 
 def test_a_required_model_is_required(tmp_path: Path) -> None:
