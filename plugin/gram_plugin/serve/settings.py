@@ -107,7 +107,7 @@ class ShimSettings(ServerSettings):
         1_000_000
     )
     rescue_below: Annotated[int, Setting("`rescue` searches again when fewer hits than this were found", low=1)] = 1
-    max_codes: Annotated[int, Setting("most codes in one clause", low=1, high=50)] = 10
+    max_codes: Annotated[int, Setting("most codes in one clause", low=1, high=50)] = MAX_CODES
     tie_breaker: Annotated[
         float, Setting("share of the weaker codes of one family that still counts", low=0, high=1)
     ] = 0.3
