@@ -49,10 +49,11 @@ def run_program(app: ASGIApp, settings: ServerSettings, say: Callable[[str], Non
         # uvicorn ends gracefully and then raises the signal again, which would count as a crash.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: None)
-        uvicorn.Server(_config(app, settings)).run(sockets=[listener])
+        uvicorn.Server(server_config(app, settings)).run(sockets=[listener])
 
 
-def _config(app: ASGIApp, settings: ServerSettings) -> uvicorn.Config:
+def server_config(app: ASGIApp, settings: ServerSettings) -> uvicorn.Config:
+    """How uvicorn serves an app; it adds nothing to the answers."""
     return uvicorn.Config(
         app,
         log_config=None,
@@ -61,6 +62,7 @@ def _config(app: ASGIApp, settings: ServerSettings) -> uvicorn.Config:
         server_header=False,
         date_header=False,
         proxy_headers=False,
+        timeout_keep_alive=settings.keep_alive_s,
         timeout_graceful_shutdown=max(1, round(settings.shutdown_s)),
     )
 
