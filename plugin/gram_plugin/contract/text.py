@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from gram_plugin.contract.codes import fold
 
-TEXT_VERSION = 1
+TEXT_VERSION = 2
 MAX_QUERY_CHARS = 256
 MAX_PRODUCT_CHARS = 1024
 MAX_FIELD_CHARS = 512
@@ -52,7 +52,7 @@ def render_query(text: str) -> str:
 def render_product(source: Mapping[str, Any], rendering: Rendering) -> str:
     """Model input of a product document; empty when none of its fields has text.
 
-    Numbers are written as JSON writes them, true and false and null are left out: they are no words.
+    Numbers are written as JSON writes them, a whole one without `.0`; true, false and null are no words and left out.
     """
     parts = (_field_text(source, path, rendering.max_field_chars) for path in rendering.fields)
     return SEPARATOR.join(part for part in parts if part)[: rendering.max_chars].rstrip()
@@ -66,29 +66,29 @@ def source_hash(rendered: str, generation: str) -> str:
 
 def field_values(source: Mapping[str, Any], path: str) -> list[str]:
     """All texts and numbers at a dotted path, arrays flattened, in document order."""
-    found = source.get(path, _at_path(source, path.split(".")))
-    return list(_leaves(found))
+    return list(_leaves(_at_path(source, path)))
 
 
 def _field_text(source: Mapping[str, Any], path: str, max_chars: int) -> str:
     return normalise(" ".join(field_values(source, path)), max_chars)
 
 
-def _at_path(value: Any, steps: Sequence[str]) -> Any:
-    if not steps:
-        return value
-    if isinstance(value, Mapping):
-        return _at_path(value.get(steps[0]), steps[1:])
+def _at_path(value: Any, path: str) -> Any:
     if isinstance(value, list):
-        return [_at_path(item, steps) for item in value]
-    return None
+        return [_at_path(item, path) for item in value]
+    if not isinstance(value, Mapping):
+        return None
+    if path in value:
+        return value[path]
+    head, dot, rest = path.partition(".")
+    return _at_path(value.get(head), rest) if dot else None
 
 
 def _leaves(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, int | float) and not isinstance(value, bool):
-        yield f"{value:g}" if isinstance(value, float) else str(value)
+        yield str(value).removesuffix(".0")
     elif isinstance(value, list):
         for item in value:
             yield from _leaves(item)

@@ -102,6 +102,22 @@ def test_a_dotted_key_is_found_as_it_is_written_or_nested() -> None:
     assert field_values({"specs": "red"}, "specs.colour") == []
 
 
+def test_a_dotted_key_is_found_within_an_object_too() -> None:
+    """The rest of a path may be one key at every level, in objects of a list as well."""
+    assert field_values({"specs": {"main.colour": "red"}}, "specs.main.colour") == ["red"]
+    both = {"specs": [{"main.colour": "red"}, {"main": {"colour": 7}}]}
+    assert field_values(both, "specs.main.colour") == ["red", "7"]
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(1234567.5, "1234567.5"), (17.0, "17"), (0.1, "0.1"), (-2.50, "-2.5"), (20250101, "20250101"), (1e22, "1e+22")],
+)
+def test_numbers_keep_all_their_digits(number: float, text: str) -> None:
+    """A number is what it says, whole ones without a point."""
+    assert field_values({"n": number}, "n") == [text]
+
+
 def test_the_hash_tells_text_and_generation_apart() -> None:
     """It is the same for the same, and 32 hex digits."""
     found = {source_hash(text, generation) for text in ("a", "b") for generation in ("g1", "g2")}
