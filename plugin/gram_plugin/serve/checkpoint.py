@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from gram_plugin.contract.bundle import write_json
@@ -21,16 +21,38 @@ class Job:
     catalogue: str
     size_bytes: int
     modified_ns: int
+    id_field: str
     index: str
     url: str
     generation: str | None
+    dead_letters: str
     index_uuid: str = ""
 
     @classmethod
-    def of(cls, catalogue: Path, index: str, url: str, generation: str | None, index_uuid: str = "") -> Job:
+    def of(
+        cls,
+        catalogue: Path,
+        *,
+        id_field: str,
+        index: str,
+        url: str,
+        generation: str | None,
+        dead_letters: Path,
+        index_uuid: str = "",
+    ) -> Job:
         """The job that reads a catalogue as it is now."""
         found = catalogue.stat()
-        return cls(str(catalogue.resolve()), found.st_size, found.st_mtime_ns, index, url, generation, index_uuid)
+        return cls(
+            catalogue=str(catalogue.resolve()),
+            size_bytes=found.st_size,
+            modified_ns=found.st_mtime_ns,
+            id_field=id_field,
+            index=index,
+            url=url,
+            generation=generation,
+            dead_letters=str(dead_letters.resolve()),
+            index_uuid=index_uuid,
+        )
 
 
 @dataclass(frozen=True)
@@ -67,6 +89,15 @@ class CheckpointFile:
     def __init__(self, path: Path, job: Job) -> None:
         self.path = path
         self._job = job
+
+    @property
+    def index_uuid(self) -> str:
+        """Of the job's index; empty if not known."""
+        return self._job.index_uuid
+
+    def name_index(self, index_uuid: str) -> None:
+        """Tells which index the job is about, once it exists."""
+        self._job = replace(self._job, index_uuid=index_uuid)
 
     def load(self) -> Progress | None:
         """How far an interrupted run of the same job came; None where there was none."""

@@ -45,8 +45,14 @@ class DeadLetterFile:
         """Prepares the file.
 
         Raises:
-            ConfigError: it cannot be written.
+            ConfigError: it cannot be written, or it has not the letters of the interrupted run.
         """
+        if self._resume_at is not None and self.size_bytes < self._resume_at:
+            found = f"has {self.size_bytes} bytes, the interrupted run wrote {self._resume_at}"
+            raise ConfigError(
+                f"the dead-letter file {self.path} {found}",
+                next_step="put the file back, or remove the checkpoint to begin at the beginning",
+            )
         try:
             if self._resume_at is None and self.path.exists():
                 os.replace(self.path, self.path.with_name(self.path.name + ".previous"))
@@ -84,11 +90,6 @@ class DeadLetterFile:
 
     def _unwritable(self, error: OSError) -> ConfigError:
         return ConfigError(f"the dead-letter file {self.path} cannot be written: {error.strerror}", next_step=_STEP)
-
-
-def read_dead_letters(path: Path) -> list[DeadLetter]:
-    """The letters of a file, in the order in which they were refused."""
-    return [DeadLetter(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 _STEP = "name another file with --dead-letters"

@@ -88,9 +88,25 @@ class Delivery:
 
     def __init__(self, upstream: Upstream, index: str, headers: Headers, retrying: Retrying) -> None:
         self._upstream = upstream
-        self._path = f"/{quote(index, safe='')}/_bulk"
+        self._index_path = f"/{quote(index, safe='')}"
         self._headers = [*headers, (b"content-type", b"application/x-ndjson")]
+        self._credentials = headers
         self._retrying = retrying
+
+    async def index_uuid(self) -> str:
+        """What the index has to itself and one made later under its name has not; of an alias, of all behind it.
+
+        Empty where OpenSearch does not say: no such index yet, or no right to read settings.
+
+        Raises:
+            SearchError: OpenSearch could not be asked.
+        """
+        path = f"{self._index_path}/_settings/index.uuid"
+        answer = await self._upstream.send("GET", path, "", self._credentials, None)
+        if answer.status != 200:
+            return ""
+        found = json.loads(answer.body).values()
+        return ",".join(sorted(one["settings"]["index"]["uuid"] for one in found))
 
     async def deliver(self, documents: Sequence[Document]) -> Delivered:
         """Returns when every document is in the index or refused for good.
@@ -123,7 +139,9 @@ class Delivery:
 
     async def _attempt(self, documents: Sequence[Document]) -> _Attempt:
         try:
-            answer = await self._upstream.send("POST", self._path, "", self._headers, bulk_body(documents))
+            answer = await self._upstream.send(
+                "POST", f"{self._index_path}/_bulk", "", self._headers, bulk_body(documents)
+            )
         except SearchError as error:
             return _Attempt(again=tuple(documents), trouble=str(error))
         if answer.status == 200:

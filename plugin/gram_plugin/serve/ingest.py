@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from urllib.parse import quote
 
 from gram_plugin.contract.catalogue import CatalogueReader, Product
 from gram_plugin.errors import MappingError, SearchError
@@ -21,7 +20,7 @@ from gram_plugin.serve.coding import Coder, utc_now
 from gram_plugin.serve.deadletter import DeadLetter, DeadLetterFile
 from gram_plugin.serve.delivery import Delivered, Delivery, Document, Refusal
 from gram_plugin.serve.fields import FieldCheck, GramFields
-from gram_plugin.serve.http import Headers, Upstream
+from gram_plugin.serve.http import Headers
 from gram_plugin.serve.preparing import fitting, with_gram
 
 
@@ -109,7 +108,10 @@ class Ingest:
         try:
             while chunk := await coming:
                 coming = asyncio.create_task(self._next(chunks))
-                progress = self._settle(progress, chunk, await self._delivery.deliver(chunk.documents))
+                delivered = await self._delivery.deliver(chunk.documents)
+                if progress is start and not self._checkpoint.index_uuid:  # the first bulk may have made the index
+                    self._checkpoint.name_index(await self._delivery.index_uuid())
+                progress = self._settle(progress, chunk, delivered)
                 on_progress(len(chunk.documents))
         finally:
             coming.cancel()
@@ -182,18 +184,3 @@ async def require_fields(check: FieldCheck, index: str, headers: Headers) -> Gra
             next_step="check the URL and the credentials (GRAM_OPENSEARCH_USERNAME, GRAM_OPENSEARCH_PASSWORD)",
         )
     return found
-
-
-async def index_uuid(upstream: Upstream, index: str, headers: Headers) -> str:
-    """What an index has to itself and one of the same name made later has not; of an alias, of all behind it.
-
-    Empty where OpenSearch does not say: no such index yet, or no right to read settings.
-
-    Raises:
-        SearchError: OpenSearch could not be asked.
-    """
-    answer = await upstream.send("GET", f"/{quote(index, safe='')}/_settings/index.uuid", "", headers, None)
-    if answer.status != 200:
-        return ""
-    found = json.loads(answer.body).values()
-    return ",".join(sorted(one["settings"]["index"]["uuid"] for one in found))

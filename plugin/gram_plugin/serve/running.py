@@ -23,7 +23,7 @@ from gram_plugin.serve.deadletter import DeadLetterFile
 from gram_plugin.serve.delivery import Delivery, Retrying
 from gram_plugin.serve.fields import FieldCheck
 from gram_plugin.serve.http import Headers, Upstream
-from gram_plugin.serve.ingest import ChunkSize, Ingest, Report, index_uuid, require_fields
+from gram_plugin.serve.ingest import ChunkSize, Ingest, Report, require_fields
 from gram_plugin.serve.productcodes import product_batcher, product_rules
 from gram_plugin.serve.program import log_json_lines, run_program
 from gram_plugin.serve.settings import SidecarSettings, variable
@@ -102,7 +102,7 @@ def ingest(wish: Wish, console: Console) -> Done:
         products = sum(1 for _ in catalogue)
     with reporting(console) as progress:
         advance = _counting(progress, products)
-        report = asyncio.run(_ingest(wish, found, generator, catalogue, advance))
+        report = asyncio.run(_ingest(wish, found, generator, catalogue, id_field, advance))
     return Done(report, len(catalogue.skipped))
 
 
@@ -111,20 +111,27 @@ async def _ingest(
     found: Address,
     generator: OnnxGenerator | None,
     catalogue: CatalogueReader,
+    id_field: str,
     advance: Callable[[int], None],
 ) -> Report:
     headers = credentials(found)
     authority = Path(found.ca_file) if found.ca_file else None
     async with Upstream(found.url, request_timeout_s=_ANSWER_S, ca_file=authority) as upstream:
         fields = await require_fields(FieldCheck(upstream, max_age_s=60), wish.index, headers)
-        uuid = await index_uuid(upstream, wish.index, headers)
-        generation = generator.generation if generator else None
-        job = checkpoint.Job.of(wish.catalogue, wish.index, found.url, generation, uuid)
+        delivery = Delivery(upstream, wish.index, headers, Retrying())
+        job = checkpoint.Job.of(
+            wish.catalogue,
+            id_field=id_field,
+            index=wish.index,
+            url=found.url,
+            generation=generator.generation if generator else None,
+            dead_letters=wish.dead_letters,
+            index_uuid=await delivery.index_uuid(),
+        )
         kept = checkpoint.CheckpointFile(wish.checkpoint, job)
         start = kept.load()
         begun = start or checkpoint.Progress()
         letters = DeadLetterFile(wish.dead_letters, resume_at=start.dead_letter_bytes if start else None)
-        delivery = Delivery(upstream, wish.index, headers, Retrying())
         size = ChunkSize(documents=wish.bulk)
         async with _coder(generator, wish, found.url) as coder:
             advance(begun.counts.indexed + begun.counts.dead_lettered)

@@ -9,10 +9,15 @@ from pathlib import Path
 import pytest
 
 from gram_plugin.errors import ConfigError
-from gram_plugin.serve.deadletter import DeadLetter, DeadLetterFile, read_dead_letters
+from gram_plugin.serve.deadletter import DeadLetter, DeadLetterFile
 
 LETTER = DeadLetter("1", 7, 400, "mapper_parsing_exception", "failed", "2026-01-01", {"title": "\ud800 \n 👟"})
 OTHER = dataclasses.replace(LETTER, id="2", line=8)
+
+
+def read_letters(path: Path) -> list[DeadLetter]:
+    """The letters of a file."""
+    return [DeadLetter(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def test_letters_come_back_as_they_were(tmp_path: Path) -> None:
@@ -22,7 +27,7 @@ def test_letters_come_back_as_they_were(tmp_path: Path) -> None:
         letters.add([LETTER])
         letters.add([OTHER])
         assert letters.size_bytes == path.stat().st_size
-    assert read_dead_letters(path) == [LETTER, OTHER]
+    assert read_letters(path) == [LETTER, OTHER]
     assert [json.loads(line)["line"] for line in path.read_text().splitlines()] == [7, 8]
 
 
@@ -41,8 +46,8 @@ def test_a_new_run_puts_an_older_file_aside(tmp_path: Path) -> None:
     for letter in (LETTER, OTHER):
         with DeadLetterFile(path) as letters:
             letters.add([letter])
-    assert read_dead_letters(path) == [OTHER]
-    assert read_dead_letters(tmp_path / "letters.jsonl.previous") == [LETTER]
+    assert read_letters(path) == [OTHER]
+    assert read_letters(tmp_path / "letters.jsonl.previous") == [LETTER]
 
 
 def test_a_resumed_run_goes_back_to_its_checkpoint(tmp_path: Path) -> None:
@@ -54,7 +59,18 @@ def test_a_resumed_run_goes_back_to_its_checkpoint(tmp_path: Path) -> None:
         letters.add([OTHER])
     with DeadLetterFile(path, resume_at=at) as letters:
         letters.add([OTHER])
-    assert read_dead_letters(path) == [LETTER, OTHER]
+    assert read_letters(path) == [LETTER, OTHER]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{}\n"])
+def test_a_file_without_the_letters_of_the_interrupted_run_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    """It is not filled up, and stays as it is."""
+    path = tmp_path / "letters.jsonl"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError, match="the interrupted run wrote 4"), DeadLetterFile(path, resume_at=4):
+        pass
+    assert (path.read_bytes() if path.exists() else None) == content
 
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:

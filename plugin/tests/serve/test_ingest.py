@@ -21,16 +21,16 @@ from hypothesis import strategies as st
 from gram_plugin.contract.catalogue import Product, read_catalogue
 from gram_plugin.contract.codes import MAX_CODES, Attribute, Code, Role, ScoredCode
 from gram_plugin.contract.text import Rendering, source_hash
-from gram_plugin.errors import CatalogueError, DecodeError, MappingError, SearchError
+from gram_plugin.errors import CatalogueError, ConfigError, DecodeError, MappingError, SearchError
 from gram_plugin.search.document import gram_object, pending_object
 from gram_plugin.serve.batching import Batcher
 from gram_plugin.serve.checkpoint import CheckpointFile, Counts, Job, Progress
 from gram_plugin.serve.coding import Coder, CodingRules
-from gram_plugin.serve.deadletter import DeadLetter, DeadLetterFile, read_dead_letters
+from gram_plugin.serve.deadletter import DeadLetter, DeadLetterFile
 from gram_plugin.serve.delivery import Delivery, Retrying
 from gram_plugin.serve.fields import FieldCheck, GramFields
 from gram_plugin.serve.http import Upstream
-from gram_plugin.serve.ingest import ChunkSize, Ingest, Report, chunks_of, index_uuid, require_fields
+from gram_plugin.serve.ingest import ChunkSize, Ingest, Report, chunks_of, require_fields
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 KEYWORD = {"type": "keyword"}
@@ -57,6 +57,7 @@ class PaperOpenSearch:
     documents: dict[str, Any] = field(default_factory=dict)
     bulks: list[list[str]] = field(default_factory=list)
     uuids: dict[str, str] = field(default_factory=dict)
+    made: dict[str, str] = field(default_factory=dict)
 
     async def handle(self, request: web.Request) -> web.Response:
         """A mapping or a bulk."""
@@ -72,6 +73,7 @@ class PaperOpenSearch:
         if status != 200:
             headers = {"Retry-After": "3"} if status == 429 else {}
             return web.json_response({"error": {"type": "trouble", "reason": "busy"}}, status=status, headers=headers)
+        self.uuids = self.uuids or self.made
         lines = [json.loads(line) for line in body.splitlines()]
         names = [line["index"]["_id"] for line in lines[::2]]
         self.bulks.append(names)
@@ -126,7 +128,15 @@ class Place:
     def checkpoint(self) -> CheckpointFile:
         """The checkpoint of the catalogue."""
         uuid = ",".join(self.opensearch.uuids.values())
-        job = Job.of(self.folder / "products.jsonl", "products", "http://paper", None, uuid)
+        job = Job.of(
+            self.folder / "products.jsonl",
+            id_field="id",
+            index="products",
+            url="http://paper",
+            generation=None,
+            dead_letters=self.letters,
+            index_uuid=uuid,
+        )
         return CheckpointFile(self.folder / "checkpoint.json", job)
 
     def write(self, products: Sequence[Any]) -> None:
@@ -177,6 +187,11 @@ async def served(opensearch: PaperOpenSearch) -> AsyncIterator[Upstream]:
             yield upstream
     finally:
         await runner.cleanup()
+
+
+def read_letters(path: Path) -> list[DeadLetter]:
+    """The letters of a file, in the order in which they were refused."""
+    return [DeadLetter(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 @pytest.fixture
@@ -232,7 +247,7 @@ async def test_refused_documents_go_to_the_dead_letter_file_with_the_reason(plac
     assert await place.run() == Report(Counts(indexed=6, dead_lettered=1))
     reason = "failed (no number)"
     letter = DeadLetter("3", 3, 400, "mapper_parsing_exception", reason, NOW.isoformat(), BY_ID["3"])
-    assert read_dead_letters(place.letters) == [letter]
+    assert read_letters(place.letters) == [letter]
 
 
 async def test_a_bulk_that_is_too_large_is_halved(place: Place) -> None:
@@ -240,7 +255,7 @@ async def test_a_bulk_that_is_too_large_is_halved(place: Place) -> None:
     place.write([*PRODUCTS, {"id": "large", "title": "x" * 500}])
     place.opensearch.largest = 300
     assert await place.run(size=100) == Report(Counts(indexed=7, dead_lettered=1))
-    assert [(letter.id, letter.status) for letter in read_dead_letters(place.letters)] == [("large", 413)]
+    assert [(letter.id, letter.status) for letter in read_letters(place.letters)] == [("large", 413)]
     assert place.opensearch.documents == BY_ID
 
 
@@ -285,7 +300,16 @@ async def test_an_index_made_anew_begins_at_the_beginning(place: Place) -> None:
 async def test_an_index_is_known_by_the_uuids_behind_its_name(uuids: dict[str, str], expected: str) -> None:
     """An index has one, an alias many, and one that does not exist none."""
     async with served(PaperOpenSearch(uuids=uuids)) as upstream:
-        assert await index_uuid(upstream, "products", []) == expected
+        assert await Delivery(upstream, "products", [], Retrying()).index_uuid() == expected
+
+
+async def test_an_index_that_the_first_bulk_makes_is_known_to_the_next_run(place: Place) -> None:
+    """A template brings it into being, and the run that was interrupted in it goes on."""
+    place.opensearch.script, place.opensearch.made = [200, 403], {"products": "a"}
+    with pytest.raises(SearchError):
+        await place.run()
+    assert place.opensearch.uuids == {"products": "a"}
+    assert await place.run() == Report(Counts(indexed=7), resumed_at=2)
 
 
 async def test_a_broken_line_stops_after_what_was_read_and_keeps_the_checkpoint(place: Place) -> None:
@@ -318,7 +342,7 @@ def test_however_often_it_is_interrupted_nothing_is_lost_or_doubled(stops: list[
                 break
         place.opensearch.script = []
         report = await place.run()
-        letters = read_dead_letters(place.letters) if refused else []
+        letters = read_letters(place.letters) if refused else []
         assert [letter.id for letter in letters] == sorted(refused)
         assert place.opensearch.documents == {name: found for name, found in BY_ID.items() if name not in refused}
         assert report.counts == Counts(indexed=7 - len(refused), dead_lettered=len(refused))
@@ -337,7 +361,19 @@ async def test_a_kill_between_dead_letters_and_checkpoint_doubles_no_letter(plac
     place.checkpoint.save(earlier)
     place.opensearch.script = []
     assert await place.run() == Report(Counts(indexed=6, dead_lettered=1), resumed_at=2)
-    assert [letter.id for letter in read_dead_letters(place.letters)] == ["3"]
+    assert [letter.id for letter in read_letters(place.letters)] == ["3"]
+
+
+async def test_without_the_letters_of_the_interrupted_run_nothing_is_sent(place: Place) -> None:
+    """Going on would leave refused documents in no file; the error says what to do."""
+    place.opensearch.refused, place.opensearch.script = {"1"}, [200, 403]
+    with pytest.raises(SearchError):
+        await place.run()
+    place.letters.unlink()
+    with pytest.raises(ConfigError, match="has 0 bytes") as caught:
+        await place.run()
+    assert "remove the checkpoint" in caught.value.next_step
+    assert len(place.opensearch.bulks) == 1
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"job": 1}', '{"job": {}, "progress": {}}'])

@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
 from gram_plugin.decode.generator import OnnxGenerator
+from gram_plugin.errors import SearchError
+from gram_plugin.serve.checkpoint import Counts
+from gram_plugin.serve.ingest import Report
 from gram_plugin.serve.productcodes import product_rules
 from gram_plugin.serve.running import Done, Wish, ingest
 from gram_plugin.serve.settings import SidecarSettings
@@ -30,7 +34,10 @@ GRAM = {
     "at": {"type": "date"},
 }
 MAPPING = {"shop": {"mappings": {"properties": {"gram": {"properties": GRAM}}}}}
-PRODUCTS = [{"id": str(number), "title": f"grey velvet sofa {number} with a tall back"} for number in range(1, 6)]
+PRODUCTS = [
+    {"id": str(number), "sku": f"s{number}", "title": f"grey velvet sofa {number} with a tall back"}
+    for number in range(1, 6)
+]
 
 
 async def taken(seen: Any) -> Response:
@@ -77,6 +84,59 @@ def documents(shop: Any) -> list[dict[str, Any]]:
     return found
 
 
+async def interrupted(wish: Wish, shop: Any) -> None:
+    """A run that dies at its second bulk; afterwards OpenSearch takes everything again."""
+    answers = iter([taken])
+
+    async def answer(seen: Any) -> Response:
+        if b"/_bulk" not in seen.target:
+            return await taken(seen)
+        return await next(answers, refuse)(seen)
+
+    shop.answer = answer
+    with pytest.raises(SearchError):
+        await run(wish)
+    shop.answer = taken
+    shop.seen.clear()
+
+
+async def refuse(_: Any) -> Response:
+    """The answer to a writer without rights."""
+    return JSONResponse({}, status_code=403)
+
+
+def ids(shop: Any) -> list[str]:
+    """The ids under which documents were indexed."""
+    bodies = b"".join(seen.body for seen in shop.searches if b"/_bulk" in seen.target)
+    return [json.loads(line)["index"]["_id"] for line in bodies.splitlines()[::2]]
+
+
+async def test_the_same_command_goes_on_where_an_interrupted_run_stopped(wish: Wish, shop: Any) -> None:
+    """What is in the index already is not sent again."""
+    wish = replace(wish, bundle=None, bulk=2)
+    await interrupted(wish, shop)
+    assert (await run(wish)).report == Report(Counts(indexed=5), resumed_at=2)
+    assert ids(shop) == ["3", "4", "5"]
+
+
+async def test_another_id_field_begins_at_the_beginning(wish: Wish, shop: Any) -> None:
+    """What the interrupted run left is under other ids."""
+    wish = replace(wish, bundle=None, bulk=2)
+    await interrupted(wish, shop)
+    assert (await run(replace(wish, id_field="sku"))).report == Report(Counts(indexed=5))
+    assert ids(shop) == [product["sku"] for product in PRODUCTS]
+
+
+async def test_another_dead_letter_file_begins_at_the_beginning_and_loses_no_letter(wish: Wish, shop: Any) -> None:
+    """A file that has letters of something else is put aside, never cut."""
+    wish = replace(wish, bundle=None, bulk=2)
+    await interrupted(wish, shop)
+    others = wish.dead_letters.with_name("others.jsonl")
+    others.write_text("not ours\n")
+    assert (await run(replace(wish, dead_letters=others))).report == Report(Counts(indexed=5))
+    assert others.with_name("others.jsonl.previous").read_text() == "not ours\n"
+
+
 @pytest.mark.parametrize("environment", [{}, {"GRAM_MAX_CODES": "12", "GRAM_MIN_PROBABILITY": "0.0"}])
 async def test_a_product_gets_the_same_codes_from_ingest_and_from_the_sidecar(
     wish: Wish,
@@ -87,7 +147,7 @@ async def test_a_product_gets_the_same_codes_from_ingest_and_from_the_sidecar(
     environment: dict[str, str],
 ) -> None:
     """One bundle and one environment give equal documents on both ways, as many codes as the settings allow."""
-    await run(Wish(**{**vars(wish), "environment": environment}))
+    await run(replace(wish, environment=environment))
     ingested = documents(shop)
     shop.seen.clear()
     settings = SidecarSettings.from_mapping({**environment, "GRAM_UPSTREAM_URL": opensearch_url})
