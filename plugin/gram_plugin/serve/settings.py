@@ -6,6 +6,7 @@ URL that carries some is refused, so there is no secret to print.
 
 from __future__ import annotations
 
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -22,11 +23,13 @@ from gram_plugin.search.query import Mode
 
 PREFIX = "GRAM_"
 DEBUG_VARIABLE = "GRAM_DEBUG"
-OPENSEARCH_PREFIX = "GRAM_OPENSEARCH_"
-"""`gram` itself and the verbs that talk to OpenSearch read these; one environment may hold them all."""
 
-_OTHERS = frozenset({URL_VARIABLE, USERNAME_VARIABLE, PASSWORD_VARIABLE, CA_VARIABLE, "GRAM_DEBUG"})
-"""Variables of the command line and of the verbs that talk to OpenSearch on their own; no settings of the programs."""
+_OTHERS = frozenset({URL_VARIABLE, USERNAME_VARIABLE, PASSWORD_VARIABLE, CA_VARIABLE, DEBUG_VARIABLE})
+"""Variables of the command line and of the verbs that talk to OpenSearch; one environment may hold them all."""
+
+# Kubernetes tells every pod of a service `gram-shim` by such variables, of a service `gram` by GRAM_PORT=tcp://….
+_SERVICE = re.compile(r"GRAM_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_PROTO|_PORT|_ADDR)?)")
+_SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://.*")
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 
@@ -71,12 +74,13 @@ class ServerSettings:
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, str]) -> Self:
-        """Reads every `GRAM_` key of a mapping; all other keys are ignored.
+        """Reads every `GRAM_` key of a mapping but those of Kubernetes; all other keys are ignored.
 
         Raises:
             ConfigError: a `GRAM_` key is unknown to both programs, a value does not parse or is out of
                 bounds, or `GRAM_UPSTREAM_URL` is missing.
         """
+        mapping = {key: value for key, value in mapping.items() if not _is_of_a_service(key, value)}
         _refuse_unknown(mapping)
         hints = typing.get_type_hints(cls, include_extras=True)
         given = [item.name for item in fields(cls) if variable(item.name) in mapping]
@@ -162,12 +166,17 @@ def variable(name: str) -> str:
 
 def _refuse_unknown(mapping: Mapping[str, str]) -> None:
     known = {variable(item.name) for cls in (ShimSettings, SidecarSettings) for item in fields(cls)}
-    ours = {key for key in mapping if key.startswith(PREFIX) and not key.startswith(OPENSEARCH_PREFIX)}
-    unknown = sorted(ours - known - {DEBUG_VARIABLE})
+    unknown = sorted(key for key in mapping if key.startswith(PREFIX) and key not in known | _OTHERS)
     if unknown:
         raise ConfigError(
             f"unknown setting {', '.join(unknown)}", next_step="docs/settings.md lists every setting; unset the others"
         )
+
+
+def _is_of_a_service(key: str, value: str) -> bool:
+    """Whether Kubernetes put the variable there to tell where a service is."""
+    address = key.endswith("_PORT") and _SERVICE_ADDRESS.fullmatch(value) is not None
+    return key.startswith(PREFIX) and (address or _SERVICE.fullmatch(key) is not None)
 
 
 def _parse(name: str, hint: Any, text: str) -> Any:

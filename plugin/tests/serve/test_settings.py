@@ -51,11 +51,40 @@ def test_one_environment_serves_both_programs() -> None:
     assert SidecarSettings.from_mapping(given).min_probability == 0.5
 
 
+SERVICES = {
+    "GRAM_PORT": "tcp://10.0.0.1:80",
+    "GRAM_SERVICE_HOST": "10.0.0.1",
+    "GRAM_SHIM_SERVICE_HOST": "10.0.0.1",
+    "GRAM_SHIM_SERVICE_PORT": "9201",
+    "GRAM_SHIM_SERVICE_PORT_HTTP": "9201",
+    "GRAM_SHIM_PORT": "tcp://10.0.0.1:9201",
+    "GRAM_SHIM_PORT_9201_TCP": "tcp://10.0.0.1:9201",
+    "GRAM_SHIM_PORT_9201_TCP_PROTO": "tcp",
+    "GRAM_SHIM_PORT_9201_TCP_PORT": "9201",
+    "GRAM_SHIM_PORT_9201_TCP_ADDR": "10.0.0.1",
+}
+
+
+@pytest.mark.parametrize("cls", [ShimSettings, SidecarSettings])
+def test_what_kubernetes_tells_of_services_is_no_setting(cls: type[ServerSettings]) -> None:
+    """Services named gram and gram-shim put variables into every pod; the programs start all the same."""
+    assert cls.from_mapping({**URL, **SERVICES}) == cls(upstream_url="http://localhost:9200")
+
+
+def test_the_variables_of_other_verbs_are_known_by_name() -> None:
+    """One environment may hold those of the verbs that talk to OpenSearch."""
+    names = ("GRAM_DEBUG", *(f"GRAM_OPENSEARCH_{name}" for name in ("URL", "USERNAME", "PASSWORD", "CA")))
+    given = {**URL, **dict.fromkeys(names, "x")}
+    assert ShimSettings.from_mapping(given) == ShimSettings(upstream_url="http://localhost:9200")
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
         ({}, "GRAM_UPSTREAM_URL is not set: expected the URL of OpenSearch"),
         ({**URL, "GRAM_BUDGET": "1"}, "unknown setting GRAM_BUDGET"),
+        ({**URL, "GRAM_OPENSEARCH_PASWORD": "secret"}, "unknown setting GRAM_OPENSEARCH_PASWORD"),
+        ({**URL, "GRAM_SHIM_PORT": "9201"}, "unknown setting GRAM_SHIM_PORT"),
         ({**URL, "GRAM_PORT": "x"}, "GRAM_PORT='x': expected a whole number"),
         ({**URL, "GRAM_PORT": "70000"}, "GRAM_PORT is 70000, expected 0 to 65535"),
         ({**URL, "GRAM_MAX_QUEUE": "0"}, "GRAM_MAX_QUEUE is 0, expected at least 1"),
