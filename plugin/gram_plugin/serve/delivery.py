@@ -18,6 +18,7 @@ from gram_plugin.serve.status import HEADER
 _log = logging.getLogger(__name__)
 
 _TRANSIENT = frozenset({429, 500, 502, 503, 504})
+_FAILED = 500  # of a single document: an exception while OpenSearch worked on it
 _RESUME = "look at the cluster, then run the same command again: it goes on where it stopped"
 
 
@@ -111,6 +112,9 @@ class Delivery:
     async def deliver(self, documents: Sequence[Document]) -> Delivered:
         """Returns when every document is in the index or refused for good.
 
+        A document that OpenSearch fails on (500) however often it is sent, while it takes the others, is refused: it
+        would stop every further run at the same place.
+
         Raises:
             SearchError: OpenSearch was not reachable or had no room, however often it was tried, or takes
                 no writes of ours at all.
@@ -124,6 +128,8 @@ class Delivery:
             waiting = list(attempt.again)
             tried += 1
             if waiting and tried >= self._retrying.tries:
+                if attempt.failing and (len(waiting) < len(documents) or len(documents) == 1):
+                    return done.plus(Delivered(attempt.failing))
                 raise SearchError(f"gave up after {tried} tries: {attempt.trouble}", next_step=_RESUME)
             if waiting:
                 _log.info("%d documents again: %s", len(waiting), attempt.trouble)
@@ -156,11 +162,16 @@ class Delivery:
 
 @dataclass(frozen=True)
 class _Attempt:
-    """What one request achieved: what was settled, and what has to be sent again and why."""
+    """What one request achieved: what was settled, and what has to be sent again and why.
+
+    `failing` are the refusals of all that has to be sent again, where OpenSearch failed on each document by itself;
+    empty where anything points to OpenSearch having no room or being down.
+    """
 
     delivered: Delivered = field(default_factory=Delivered)
     again: tuple[Document, ...] = ()
     trouble: str = ""
+    failing: tuple[Refusal, ...] = ()
     retry_after_s: float = 0.0
     too_large: bool = False
 
@@ -180,11 +191,16 @@ def _read_items(documents: Sequence[Document], answer: UpstreamAnswer) -> _Attem
     if len(results) != len(documents):
         return _Attempt(again=tuple(documents), trouble="the answer has not one result for each document")
     failed = [(found, result) for found, result in zip(documents, results, strict=True) if result["status"] >= 300]
-    again = tuple(found for found, result in failed if result["status"] in _TRANSIENT)
+    transient = [(found, result) for found, result in failed if result["status"] in _TRANSIENT]
     refusals = tuple(_refusal(found, result) for found, result in failed if result["status"] not in _TRANSIENT)
-    trouble = next((_error(result)["reason"] for _, result in failed if result["status"] in _TRANSIENT), "")
+    broken = all(result["status"] == _FAILED for _, result in transient)
     status = header(answer.headers, HEADER)
-    return _Attempt(Delivered(refusals, (status.decode(),) if status else ()), again, trouble)
+    return _Attempt(
+        Delivered(refusals, (status.decode(),) if status else ()),
+        again=tuple(found for found, _ in transient),
+        trouble=_error(transient[0][1])["reason"] if transient else "",
+        failing=tuple(_refusal(found, result) for found, result in transient) if broken else (),
+    )
 
 
 def _refusal(document: Document, result: Mapping[str, Any]) -> Refusal:

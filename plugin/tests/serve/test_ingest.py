@@ -46,11 +46,15 @@ PRODUCTS = [{"id": str(number), "title": f"shoe {number}"} for number in range(1
 
 @dataclass
 class PaperOpenSearch:
-    """Keeps documents; `script` holds a status for each of the next bulks, `transient` a count of 429s by id."""
+    """Keeps documents; `script` holds a status for each of the next bulks.
+
+    By id, `transient` holds a count of 429s and `failing` a status that never ends.
+    """
 
     script: list[int] = field(default_factory=list)
     transient: dict[str, int] = field(default_factory=dict)
     refused: set[str] = field(default_factory=set)
+    failing: dict[str, int] = field(default_factory=dict)
     largest: int = 1_000_000
     gram_status: str | None = None
     mappings: dict[str, Any] = field(default_factory=lambda: {"properties": {"gram": {"properties": GRAM}}})
@@ -86,6 +90,9 @@ class PaperOpenSearch:
         if self.transient.get(name, 0):
             self.transient[name] -= 1
             return {"index": {"status": 429, "error": {"type": "rejected", "reason": "queue full"}}}
+        if name in self.failing:
+            error = {"type": "null_pointer_exception", "reason": "in the pipeline"}
+            return {"index": {"status": self.failing[name], "error": error}}
         if name in self.refused:
             error = {"type": "mapper_parsing_exception", "reason": "failed", "caused_by": {"reason": "no number"}}
             return {"index": {"status": 400, "error": error}}
@@ -248,6 +255,27 @@ async def test_refused_documents_go_to_the_dead_letter_file_with_the_reason(plac
     reason = "failed (no number)"
     letter = DeadLetter("3", 3, 400, "mapper_parsing_exception", reason, NOW.isoformat(), BY_ID["3"])
     assert read_letters(place.letters) == [letter]
+
+
+@pytest.mark.parametrize("size", [1, 3])
+async def test_a_document_that_opensearch_always_fails_on_is_dead_lettered(place: Place, size: int) -> None:
+    """After as many tries as any other document has, so that the run ends; the others are indexed."""
+    place.opensearch.failing = {"3": 500, "2": 500}
+    assert await place.run(size=size) == Report(Counts(indexed=5, dead_lettered=2))
+    found = [(letter.id, letter.status, letter.type) for letter in read_letters(place.letters)]
+    assert found == [("2", 500, "null_pointer_exception"), ("3", 500, "null_pointer_exception")]
+    assert place.opensearch.bulks.count(["2"] if size == 1 else ["2", "3"]) >= 2
+
+
+@pytest.mark.parametrize("failing", [{"3": 503}, {"3": 429, "2": 500}, {"1": 500, "2": 500, "3": 500}])
+async def test_documents_that_meet_an_outage_stop_the_run_and_are_kept(place: Place, failing: dict[str, int]) -> None:
+    """A missing shard, overload, or a bulk of which nothing was taken is no fault of the documents."""
+    place.opensearch.failing = failing
+    with pytest.raises(SearchError, match="gave up after 3 tries: in the pipeline"):
+        await place.run(size=3)
+    assert not place.letters.exists()
+    place.opensearch.failing = {}
+    assert await place.run(size=3) == Report(Counts(indexed=7))
 
 
 async def test_a_bulk_that_is_too_large_is_halved(place: Place) -> None:
