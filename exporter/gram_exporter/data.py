@@ -31,6 +31,7 @@ SMOOTHING = 0.5
 """Pseudo-count of the catalogue in P(code | wanted): a query with few clicks says little."""
 MAX_WANTED = 64
 """Most wanted products that are read for one query made from the catalogue."""
+_NOBODY: Ints = np.empty(0, dtype=np.int32)
 
 
 @dataclass(frozen=True)
@@ -198,11 +199,11 @@ class _QueryMaker:
 
     def _from_span(self, tokens: Sequence[str]) -> tuple[str, Ints]:
         if not tokens:
-            return "", np.empty(0, dtype=np.int32)
+            return "", _NOBODY
         size = min(len(tokens), int(self._rng.integers(1, 5)))
         start = int(self._rng.integers(len(tokens) - size + 1))
         span = tokens[start : start + size]
-        return render_query(" ".join(span)), _all_of([self._holders[word] for word in set(span)])
+        return render_query(" ".join(span)), _all_of([self._holders.get(word, _NOBODY) for word in set(span)])
 
 
 def _postings(holdings: Sequence[set[Key]]) -> dict[Key, Ints]:

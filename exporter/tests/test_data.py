@@ -52,6 +52,16 @@ def test_queries_made_from_the_catalogue_are_known_to_it() -> None:
     assert [float(example.weights.sum()) for example in examples] == pytest.approx([1.0] * len(examples))
 
 
+def test_a_title_may_go_on_where_its_rendered_text_was_cut() -> None:
+    """Of words that no rendered text holds no query is made; the others make them as ever."""
+    titles = tuple(f"{title} beyond the cut" for title in TITLES)
+    view = CatalogueView(VIEW.ids, titles, TITLES, OWN)
+    said = {word for title in TITLES for word in title.split()}
+    examples = catalogue_examples(view, CODEBOOK, count=40, per_query=4, seed=1)
+    assert examples
+    assert {word for example in examples for word in example.text.split()} <= said
+
+
 def test_made_queries_follow_from_the_seed() -> None:
     """The same seed makes the same queries, another seed others."""
     made = [[e.text for e in catalogue_examples(VIEW, CODEBOOK, count=12, per_query=4, seed=s)] for s in (1, 1, 2)]
