@@ -260,7 +260,7 @@ def test_the_same_input_twice_gives_the_same_index(pair: Pair, index_name: str) 
     once = stored(pair.direct, index_name)
     bulk(pair.coded, actions(index_name, 30))
     assert stored(pair.direct, index_name) == once
-    assert len(pair.generator.texts) == 30
+    assert len([text for text in pair.generator.texts if text != "warm up"]) == 30
 
 
 def test_an_index_without_the_fields_gets_no_gram_field(pair: Pair, index_name: str) -> None:

@@ -20,8 +20,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from gram_plugin.contract.codes import Generator
-from gram_plugin.errors import OverloadError, SearchError
+from gram_plugin.contract.codes import Generator, Role
+from gram_plugin.errors import GramError, OverloadError, SearchError
 from gram_plugin.serve.admission import Admission, Share, SlowBodyError, TooLargeError
 from gram_plugin.serve.coding import Coder, CodingRules, Patience, Reason
 from gram_plugin.serve.fields import FieldCheck, may_change_fields
@@ -45,6 +45,7 @@ from gram_plugin.serve.targets import Target, find_target
 _log = logging.getLogger(__name__)
 
 _RETRY_AFTER_S = b"1"
+_WARM_UP_S = 30.0
 _BODIES = 4  # bodies of the largest size that fit beside each other
 _PIECE_BYTES = 1 << 22  # unpacked at once, before it is counted
 _LINE_BYTES = 256  # what a parsed line takes at least, however short it is
@@ -118,14 +119,26 @@ class Sidecar:
         async with self.upstream:
             if self.batcher:
                 await self.batcher.start()
-            self.health.ready = True
+            warming = asyncio.create_task(self._warm_up())
             try:
                 yield
             finally:
                 self.health.ready = False
+                warming.cancel()
+                await asyncio.gather(warming, return_exceptions=True)
                 await self._fields.close()
                 if self.batcher:
                     await self.batcher.stop()
+
+    async def _warm_up(self) -> None:
+        """Codes once and then reports ready; documents are taken meanwhile, and a model that fails here stops none."""
+        try:
+            if self.batcher:
+                async with asyncio.timeout(_WARM_UP_S):
+                    await self.batcher.codes("warm up", Role.PRODUCT)
+        except (GramError, TimeoutError) as error:
+            _log.warning("the model failed at the start, documents go in without codes until it recovers: %r", error)
+        self.health.ready = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request as ASGI."""

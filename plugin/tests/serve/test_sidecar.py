@@ -34,16 +34,24 @@ BARE: dict[str, Any] = {"properties": {"title": {"type": "text"}}}
 
 
 class WordGenerator:
-    """One code for each distinct word; fails on `poison`; stands still while its gate is closed."""
+    """One code for each distinct word; fails on `poison`; stands still while its gate is closed.
+
+    One that is `held` closes its gate when the sidecar is ready.
+    """
 
     generation = "g2"
 
     def __init__(self, *, held: bool = False, down: bool = False) -> None:
         self.entered = threading.Event()
         self.gate = threading.Event()
+        self.gate.set()
+        self.held = held
         self.down = down
-        if not held:
-            self.gate.set()
+
+    def hold(self) -> None:
+        """Stands still from now on."""
+        self.entered.clear()
+        self.gate.clear()
 
     def generate(self, texts: Sequence[str], role: Role, limit: int = MAX_CODES) -> list[list[ScoredCode]]:
         """Codes of the words, in order of the alphabet."""
@@ -201,9 +209,20 @@ async def sidecar(
         configured = SidecarSettings(**{"upstream_url": url, "max_wait_ms": 0.0, **changed})
         generator = generator or WordGenerator()
         app = create_sidecar(configured, generator if model else None, rules)
+        client = Client(app)
         async with app.router.lifespan_context(app):
-            yield Client(app)
+            await ready(client)
+            if generator.held:
+                generator.hold()
+            yield client
             generator.gate.set()
+
+
+async def ready(client: Client) -> None:
+    """Until the sidecar says that it is ready."""
+    async with asyncio.timeout(10):
+        while (await client.send("GET", "/-/ready")).status != 200:  # noqa: ASYNC110 - asked as a client does
+            await asyncio.sleep(0)
 
 
 def lines(*documents: Any) -> bytes:
@@ -663,11 +682,21 @@ async def test_an_unreachable_opensearch_is_502_in_its_error_shape() -> None:
     assert (answer.status, json.loads(answer.body)["status"]) == (502, 502)
 
 
-async def test_readiness_names_the_generation_and_ends_with_the_program() -> None:
-    """`/-/ready` answers 200 with the model's generation while the sidecar runs."""
-    async with sidecar(PaperOpenSearch()) as client:
+@pytest.mark.parametrize("down", [False, True])
+async def test_it_is_ready_once_the_model_was_warmed_up_or_failed_to_be(down: bool) -> None:
+    """Before, `/-/ready` is 503; then it is 200 and names the generation, until the program ends."""
+    generator = WordGenerator(down=down)
+    generator.hold()
+    app = create_sidecar(SidecarSettings(upstream_url="http://127.0.0.1:9"), generator, RULES)
+    client = Client(app)
+    async with app.router.lifespan_context(app):
+        await until(generator.entered.is_set)
+        early = await client.send("GET", "/-/ready")
+        generator.gate.set()
+        await ready(client)
         answer = await client.send("GET", "/-/ready")
-    assert (answer.status, json.loads(answer.body)) == (200, {"ready": True, "generation": "g2"})
+    assert (early.status, json.loads(early.body)) == (503, {"ready": False, "generation": "g2"})
+    assert json.loads(answer.body) == {"ready": True, "generation": "g2"}
     assert (await client.send("GET", "/-/ready")).status == 503
 
 
