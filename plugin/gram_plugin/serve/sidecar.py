@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.applications import Starlette
@@ -23,7 +21,7 @@ from starlette.types import Receive, Scope, Send
 from gram_plugin.contract.codes import Generator, Role
 from gram_plugin.errors import GramError, OverloadError, SearchError
 from gram_plugin.serve.admission import Admission, Share, SlowBodyError, TooLargeError
-from gram_plugin.serve.coding import Coder, CodingRules, Patience, Reason
+from gram_plugin.serve.coding import Coder, CodingRules, Patience
 from gram_plugin.serve.fields import FieldCheck, may_change_fields
 from gram_plugin.serve.hangup import CancelOnHangup
 from gram_plugin.serve.health import Health
@@ -32,7 +30,6 @@ from gram_plugin.serve.http import (
     RelayedResponse,
     Upstream,
     error_response,
-    header,
     raw_target,
     upstream_error,
 )
@@ -41,13 +38,13 @@ from gram_plugin.serve.productcodes import product_batcher
 from gram_plugin.serve.settings import SidecarSettings
 from gram_plugin.serve.status import HEADER
 from gram_plugin.serve.targets import Target, find_target
+from gram_plugin.serve.unpacking import unpack
 
 _log = logging.getLogger(__name__)
 
 _RETRY_AFTER_S = b"1"
 _WARM_UP_S = 30.0
 _BODIES = 4  # bodies of the largest size that fit beside each other
-_PIECE_BYTES = 1 << 22  # unpacked at once, before it is counted
 _LINE_BYTES = 256  # what a parsed line takes at least, however short it is
 
 
@@ -69,14 +66,6 @@ class SidecarMetrics:
         self.documents.labels("coded", "").inc(prepared.coded)
         for reason, number in prepared.uncoded.items():
             self.documents.labels("uncoded", reason).inc(number)
-
-
-@dataclass(frozen=True)
-class _Unpacked:
-    """A body that can be read, or the reason why not."""
-
-    body: bytes
-    reason: Reason | None = None
 
 
 class Sidecar:
@@ -219,38 +208,3 @@ def create_sidecar(settings: SidecarSettings, generator: Generator | None, rules
     app.router.redirect_slashes = False
     app.router.default = sidecar
     return app
-
-
-async def unpack(share: Share, headers: Headers, max_bytes: int) -> _Unpacked:
-    """The body as JSON text, gzip undone; what cannot be read says why and stays as it is.
-
-    Raises:
-        TooLargeError: it would unpack to more than `max_bytes`.
-        OverloadError: there is no room for it unpacked.
-    """
-    kind = (header(headers, b"content-type") or b"application/json").lower()
-    encoding = (header(headers, b"content-encoding") or b"identity").lower()
-    if b"json" not in kind or encoding not in {b"identity", b"gzip", b"x-gzip"}:
-        return _Unpacked(share.body, Reason.CONTENT_TYPE)
-    if encoding == b"identity":
-        return _Unpacked(share.body)
-    plain = await _inflated(share, max_bytes)
-    return _Unpacked(share.body, Reason.MALFORMED) if plain is None else _Unpacked(plain)
-
-
-async def _inflated(share: Share, max_bytes: int) -> bytes | None:
-    """The body without its gzip, counted piece by piece; None where it is damaged, cut off or followed by more."""
-    inflater, rest, plain = zlib.decompressobj(31), share.body, bytearray()
-    while not inflater.eof:
-        try:
-            piece = await asyncio.to_thread(inflater.decompress, rest, min(_PIECE_BYTES, max_bytes + 1 - len(plain)))
-        except zlib.error:
-            return None
-        if not piece and not inflater.eof:
-            return None
-        share.hold(len(piece))
-        plain += piece
-        if len(plain) > max_bytes:
-            raise TooLargeError(f"the body unpacks to more than {max_bytes} bytes", next_step="send smaller bulks")
-        rest = inflater.unconsumed_tail
-    return None if inflater.unused_data else bytes(plain)
