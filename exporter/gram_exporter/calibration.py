@@ -6,7 +6,7 @@ training never saw. Before that, the same texts say how much of a query's answer
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,14 +14,17 @@ import numpy.typing as npt
 
 from gram_exporter.record import CalibrationText
 from gram_plugin.contract.bundle import Curve
-from gram_plugin.contract.codes import Role
-from gram_plugin.decode.generator import OnnxGenerator
+from gram_plugin.contract.codes import MAX_CODES, Role
+from gram_plugin.decode.beam import Ranking
+from gram_plugin.decode.generator import OnnxGenerator, blend
 from gram_plugin.decode.linear import LinearArm
 
 FEWEST_PAIRS = 100
 """With fewer (code, right or wrong) pairs the model's own probabilities are kept."""
 MOST_TEXTS = 1000
 BINS = 10
+SHARES = tuple(round(1 - 0.05 * step, 2) for step in range(21))
+"""Parts of the linear arm that are tried, the arm alone first."""
 _IDENTITY_REACH_NATS = 14.0
 _IDENTITY_KNOTS = 113
 _LEAST_PROBABILITY = 1e-6
@@ -74,42 +77,26 @@ def observe(generator: OnnxGenerator, texts: Sequence[CalibrationText], role: Ro
 
 
 def linear_share(generator: OnnxGenerator, arm: LinearArm, texts: Sequence[CalibrationText]) -> float:
-    """The part of the linear arm in the mixture that makes held-out queries' codes likeliest, 0 to 1.
+    """The part of the linear arm in the mixture whose codes are the best for held-out queries, 0 to 1.
 
-    Likelihood is Σ share(c) · ln(s · P_linear(c) + (1 - s) · P_generator(c)) over the codes that a query wants, shares
-    scaled to sum 1 for each query, so that no query counts more than another.
+    Best is what has the greatest mean of `code_gain`; the arm alone where there is no held-out query.
     """
     queries = [item for item in texts if item.role is Role.QUERY and item.codes][:MOST_TEXTS]
-    if not queries:
-        return 0.0
     index = {entry.code: at for at, entry in enumerate(generator.codebook)}
     written = generator.written([item.text for item in queries], Role.QUERY, generator.beam_width)
-    linear: list[float] = []
-    generated: list[float] = []
-    weight: list[float] = []
+    gains = np.zeros(len(SHARES))
     for item, ranking in zip(queries, written, strict=True):
         found = arm.log_probabilities(item.text)
-        if found is None:
-            continue
-        by_beam = dict(zip(ranking.code.tolist(), np.exp(ranking.log_probability), strict=True))
-        shares = {index[code]: share for code, share in item.share_of().items() if code in index}
-        total = sum(shares.values()) or 1.0
-        linear.extend(np.exp(found[list(shares)]))
-        generated.extend(by_beam.get(code, 0.0) for code in shares)
-        weight.extend(share / total for share in shares.values())
-    return best_share(np.array(linear), np.array(generated), np.array(weight))
+        worth = {index[code]: share for code, share in item.share_of().items() if code in index}
+        for at, share in enumerate(SHARES):
+            gains[at] += code_gain(blend(ranking, found, share, MAX_CODES), worth, generator.rarity)
+    return SHARES[int(gains.argmax())]
 
 
-def best_share(linear: FloatArray, generated: FloatArray, weight: FloatArray) -> float:
-    """The share s of 0, 0.05, ... 1 with the greatest Σ weight · ln(s · linear + (1 - s) · generated)."""
-    if not linear.size:
-        return 0.0
-
-    def likelihood(share: float) -> float:
-        mixed = np.maximum(share * linear + (1 - share) * generated, _LEAST_PROBABILITY)
-        return float((weight * np.log(mixed)).sum())
-
-    return max((round(0.05 * step, 2) for step in range(21)), key=likelihood)
+def code_gain(ranking: Ranking, worth: Mapping[int, float], rarity: FloatArray) -> float:
+    """Discounted cumulative gain of codes, a code's gain being P(code | query) · rarity, as in the clause."""
+    gains = np.array([worth.get(code, 0.0) * rarity[code] for code in ranking.code.tolist()])
+    return float((gains / np.log2(np.arange(len(gains)) + 2)).sum())
 
 
 def fit_curve(outcomes: Outcomes) -> Curve:
