@@ -7,12 +7,19 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
 from gram_plugin.contract.codes import Attribute, readable_value
-from gram_plugin.contract.tagging import MAX_PHRASE_WORDS, Lexicon, Phrase, ProductText, attribute_or_none, words
+from gram_plugin.contract.tagging import Lexicon, Phrase, ProductText, attribute_or_none
+from gram_plugin.contract.words import is_part, joined, places, words
 
+MAX_PHRASE_WORDS = 5
+MAX_PHRASE_PARTS = 24
+"""The same for scripts without spaces, whose words are two to six characters long."""
+MAX_TERM_PARTS = 8
+AS_OFTEN = 0.8
+"""A run of characters that a longer one repeats this often is no term of its own: it is a piece of that one."""
 _TERM_TYPE = "other"
 
 
@@ -28,7 +35,7 @@ def learn_lexicon(products: Iterable[ProductText], *, min_products: int, min_pre
     candidates: dict[Phrase, list[Attribute]] = defaultdict(list)
     for attribute, support in values.items():
         phrase = tuple(words(readable_value(attribute.value)))
-        if support >= min_products and 0 < len(phrase) <= MAX_PHRASE_WORDS and not _is_bare_number(phrase):
+        if support >= min_products and _is_name(phrase):
             candidates[phrase].append(attribute)
     draft = Lexicon({phrase: tuple(attributes) for phrase, attributes in candidates.items()})
     said, right = _phrase_counts(products, draft)
@@ -42,14 +49,49 @@ def learn_terms(titles: Sequence[str], *, min_products: int, max_terms: int, max
 
     Kept are those that at least `min_products` and at most `max_share` of the titles contain,
     the `max_terms` with the largest df x idf; both words of a pair must be telling by themselves, and
-    the pair said at least half as often as its rarer word, or it is no name.
+    the pair said at least half as often as its rarer word, or it is no name. Where a script puts no spaces
+    between words, runs of two characters and more stand for them, a piece of a term being none.
     """
     counts = Counter(phrase for title in titles for phrase in set(_title_phrases(words(title))))
     ceiling = max(min_products, int(max_share * len(titles)))
     kept = {phrase: count for phrase, count in counts.items() if _telling(phrase, counts, min_products, ceiling)}
+    kept |= {run: count for run, count in _whole_runs(titles, min_products).items() if count <= ceiling}
     telling = sorted(kept, key=lambda phrase: (-kept[phrase] * math.log(len(titles) / kept[phrase]), phrase))
-    found = ((phrase, attribute_or_none(_TERM_TYPE, " ".join(phrase))) for phrase in telling[:max_terms])
+    found = ((phrase, attribute_or_none(_TERM_TYPE, joined(phrase))) for phrase in telling[:max_terms])
     return Lexicon({phrase: (attribute,) for phrase, attribute in found if attribute})
+
+
+def _whole_runs(titles: Sequence[str], fewest: int) -> dict[Phrase, int]:
+    """Runs of two and more characters that `fewest` titles say, with how many do; no mere pieces of others."""
+    runs = [found for title in titles if (found := _runs(title))]
+    kept: dict[Phrase, int] = {}
+    for size in range(1, MAX_TERM_PARTS + 1):
+        counts = Counter(piece for found in runs for piece in set(_pieces(found, size)) if _ends_kept(piece, kept))
+        kept |= {piece: count for piece, count in counts.items() if count >= fewest}
+    longer = ((run, end) for run in kept if len(run) > 1 for end in (run[1:], run[:-1]))
+    pieces = {end for run, end in longer if kept[run] >= AS_OFTEN * kept[end]}
+    return {run: count for run, count in kept.items() if len(run) > 1 and run not in pieces}
+
+
+def _runs(title: str) -> list[list[str]]:
+    """Characters that follow each other in scripts without spaces, run by run."""
+    runs, end = list[list[str]](), -1
+    for place in places(title):
+        word = title[place.start : place.end]
+        if is_part(word):
+            if place.start != end:
+                runs.append([])
+            runs[-1].append(word)
+        end = place.end if is_part(word) else -1
+    return runs
+
+
+def _pieces(runs: Sequence[Sequence[str]], size: int) -> Iterator[Phrase]:
+    return (tuple(run[at : at + size]) for run in runs for at in range(len(run) - size + 1))
+
+
+def _ends_kept(piece: Phrase, kept: Mapping[Phrase, int]) -> bool:
+    return len(piece) == 1 or (piece[1:] in kept and piece[:-1] in kept)
 
 
 def _phrase_counts(products: Iterable[ProductText], draft: Lexicon) -> tuple[Counter[Attribute], Counter[Attribute]]:
@@ -68,8 +110,13 @@ def _telling(phrase: Phrase, counts: Counter[Phrase], fewest: int, ceiling: int)
 
 
 def _title_phrases(tokens: Sequence[str]) -> Iterator[Phrase]:
-    yield from ((token,) for token in tokens if not _is_bare_number((token,)))
-    yield from pairwise(tokens)
+    yield from ((token,) for token in tokens if not (is_part(token) or _is_bare_number((token,))))
+    yield from (pair for pair in pairwise(tokens) if not any(map(is_part, pair)))
+
+
+def _is_name(phrase: Phrase) -> bool:
+    length = sum(1 / MAX_PHRASE_PARTS if is_part(word) else 1 / MAX_PHRASE_WORDS for word in phrase)
+    return 0 < length < 1 + 1e-9 and not _is_bare_number(phrase)
 
 
 def _is_bare_number(phrase: Phrase) -> bool:

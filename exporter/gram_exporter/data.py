@@ -8,8 +8,9 @@ queries their attributes, and queries tell products which of their codes are ask
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
@@ -18,8 +19,8 @@ from scipy import sparse
 
 from gram_exporter.codebook import Codebook
 from gram_plugin.contract.codes import Attribute, readable_value
-from gram_plugin.contract.tagging import words
 from gram_plugin.contract.text import render_query
+from gram_plugin.contract.words import Place, is_part, places, written
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int32]
@@ -31,6 +32,9 @@ SMOOTHING = 0.5
 """Pseudo-count of the catalogue in P(code | wanted): a query with few clicks says little."""
 MAX_WANTED = 64
 """Most wanted products that are read for one query made from the catalogue."""
+SPAN_WORDS = range(1, 5)
+SPAN_PARTS = range(2, 9)
+"""Lengths of a span of text as a query, in words; in characters where a script puts no spaces between words."""
 _NOBODY: Ints = np.empty(0, dtype=np.int32)
 
 
@@ -172,10 +176,8 @@ class _QueryMaker:
 
     def __init__(self, view: CatalogueView, rng: np.random.Generator) -> None:
         self._view, self._rng = view, rng
-        self._title_words = [words(title) for title in view.titles]
-        self._text_words = [words(text) for text in view.texts]
-        self._holders = _postings([set(tokens) for tokens in self._text_words])
-        self._carriers = _postings([set(own) for own in view.attributes])
+        self._holders = _postings(set(_keys(text, places(text))) for text in view.texts)
+        self._carriers = _postings(set(own) for own in view.attributes)
 
     def make(self) -> tuple[str, Ints]:
         """A query text and the rows of the products that hold all of it."""
@@ -183,7 +185,7 @@ class _QueryMaker:
         kind = self._rng.random()
         if kind < 0.45 and self._view.attributes[product]:
             return self._from_attributes(self._view.attributes[product])
-        return self._from_span(self._title_words[product] if kind < 0.85 else self._text_words[product])
+        return self._from_span(self._view.titles[product] if kind < 0.85 else self._view.texts[product])
 
     def sample(self, rows: Ints) -> list[int]:
         """At most `MAX_WANTED` of the rows."""
@@ -197,16 +199,34 @@ class _QueryMaker:
         text = " ".join(readable_value(attribute.value) for attribute in chosen)
         return render_query(text), _all_of([self._carriers[attribute] for attribute in chosen])
 
-    def _from_span(self, tokens: Sequence[str]) -> tuple[str, Ints]:
-        if not tokens:
+    def _from_span(self, text: str) -> tuple[str, Ints]:
+        found = places(text)
+        if not found:
             return "", _NOBODY
-        size = min(len(tokens), int(self._rng.integers(1, 5)))
-        start = int(self._rng.integers(len(tokens) - size + 1))
-        span = tokens[start : start + size]
-        return render_query(" ".join(span)), _all_of([self._holders.get(word, _NOBODY) for word in set(span)])
+        among = found[int(self._rng.integers(len(found)))]
+        sizes = SPAN_PARTS if is_part(text[among.start : among.end]) else SPAN_WORDS
+        size = min(len(found), int(self._rng.integers(sizes.start, sizes.stop)))
+        start = int(self._rng.integers(len(found) - size + 1))
+        span = found[start : start + size]
+        holders = [self._holders.get(key, _NOBODY) for key in set(_keys(text, span))]
+        return render_query(written(text, span)), _all_of(holders)
 
 
-def _postings(holdings: Sequence[set[Key]]) -> dict[Key, Ints]:
+def _keys(text: str, span: Sequence[Place]) -> Iterator[str]:
+    """What a text must hold to hold the words of a span: each word; of characters that follow each other, each pair."""
+    follows = [False, *(_follow(text, first, second) for first, second in pairwise(span)), False]
+    for at, place in enumerate(span):
+        if follows[at]:
+            yield text[span[at - 1].start : place.end]
+        elif not follows[at + 1]:
+            yield text[place.start : place.end]
+
+
+def _follow(text: str, first: Place, second: Place) -> bool:
+    return first.end == second.start and is_part(text[first.start]) and is_part(text[second.start])
+
+
+def _postings(holdings: Iterable[set[Key]]) -> dict[Key, Ints]:
     postings: dict[Key, list[int]] = {}
     for row, held in enumerate(holdings):
         for key in held:

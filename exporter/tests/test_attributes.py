@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from gram_exporter.attributes import learn_lexicon, learn_terms
 from gram_plugin.contract.codes import Attribute
 from gram_plugin.contract.tagging import (
@@ -10,8 +12,8 @@ from gram_plugin.contract.tagging import (
     field_attributes,
     product_attributes,
     product_text,
-    words,
 )
+from gram_plugin.contract.text import render_query
 
 BLACK, BLUE = Attribute.of("colour", "black"), Attribute.of("colour", "blue")
 NO_TERMS = Lexicon({})
@@ -19,12 +21,6 @@ NO_TERMS = Lexicon({})
 
 def _product(text: str, *fields: Attribute) -> ProductText:
     return ProductText(text, text, fields)
-
-
-def test_words_follow_unicode_rules() -> None:
-    """Inner hyphens, dots and apostrophes stay; a CJK character is a word; other scripts split at spaces."""
-    assert words("t-shirt 13.3 zoll für l’été") == ["t-shirt", "13.3", "zoll", "für", "l’été"]
-    assert words("赤い靴 nike") == ["赤", "い", "靴", "nike"]
 
 
 def test_field_attributes_take_lists_and_numbers_and_leave_out_booleans_and_prose() -> None:
@@ -67,6 +63,35 @@ def test_bare_titles_get_terms_that_are_neither_rare_nor_everywhere() -> None:
     terms = learn_terms(titles, min_products=2, max_terms=10)
     oak, table = Attribute.of("other", "oak"), Attribute.of("other", "table")
     assert product_attributes(ProductText("shop oak table", "", ()), Lexicon({}), terms) == (oak, table)
+
+
+@pytest.mark.parametrize(
+    ("titles", "name"),
+    [
+        (("红色书架 一号", "白色书架", "书架 橡木", "茶杯"), "书架"),
+        (("赤いソファー", "ソファー 二人用", "青いソファー", "机"), "ソファー"),
+        (("หนังสือใหม่", "ซื้อหนังสือ", "หนังสือ 2 เล่ม", "แก้ว"), "หนังสือ"),
+        (("नई किताब", "हिन्दी किताब", "किताब 2", "मेज"), "किताब"),
+        (("regal eiche", "weisses regal", "regal 2 böden", "stuhl"), "regal"),
+    ],
+    ids=["chinese", "japanese", "thai", "hindi", "german"],
+)
+def test_terms_are_words_as_they_are_written(titles: tuple[str, ...], name: str) -> None:
+    """A word that three titles share is a term, whole and without spaces of ours, in any script."""
+    terms = learn_terms([*titles, *(f"filler{at}" for at in range(20))], min_products=3, max_terms=10)
+    assert list(terms.phrases.values()) == [(Attribute.of("other", name),)]
+    assert [terms.match(title) for title in titles] == [[Attribute.of("other", name)]] * 3 + [[]]
+
+
+@pytest.mark.parametrize(
+    "name", ["运动休闲户外登山鞋男士专用", "รองเท้าวิ่งผู้ชายสีดำ", "रनिंग जूते", "wasserdichte leichte wanderschuhe für herren"]
+)
+def test_long_names_are_learned_in_any_script(name: str) -> None:
+    """A field value of a dozen characters without spaces, or of five words, is found in texts."""
+    shoe = Attribute.of("type", name)
+    said = render_query(name)
+    products = [_product(f"acme {said} 42", shoe), _product(f"{said} zed", shoe)]
+    assert learn_lexicon(products, min_products=2).match(f"nike {said}") == [shoe]
 
 
 def test_product_text_reads_title_and_fields() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import numpy as np
 import pytest
 
 from gram_exporter.codebook import CodebookSettings, build_codebook
 from gram_exporter.data import CatalogueView, Example, catalogue_examples, feedback_examples, product_examples
 from gram_plugin.contract.codes import Attribute
+from gram_plugin.contract.words import is_part
 
 SOFA, LAMP = Attribute.of("type", "sofa"), Attribute.of("type", "lamp")
 BLUE, RED = Attribute.of("colour", "blue"), Attribute.of("colour", "red")
@@ -60,6 +63,47 @@ def test_a_title_may_go_on_where_its_rendered_text_was_cut() -> None:
     examples = catalogue_examples(view, CODEBOOK, count=40, per_query=4, seed=1)
     assert examples
     assert {word for example in examples for word in example.text.split()} <= said
+
+
+@pytest.mark.parametrize(
+    ("kinds", "colours"),
+    [
+        (("书架", "沙发"), ("红色", "蓝色")),
+        (("本棚", "ソファー"), ("赤い", "青い")),
+        (("หนังสือ", "เก้าอี้"), ("สีแดง", "สีฟ้า")),
+        (("किताब", "कुर्सी"), ("लाल", "नीली")),
+        (("bücherregal", "stühle"), ("rot", "weiss")),
+    ],
+    ids=["chinese", "japanese", "thai", "hindi", "german"],
+)
+def test_made_queries_are_text_as_people_type_it(kinds: tuple[str, str], colours: tuple[str, str]) -> None:
+    """In any script a query is a piece of a title, with spaces only where that has them, or values of attributes."""
+    own = (
+        tuple((Attribute.of("type", kind), Attribute.of("colour", colour)) for kind in kinds for colour in colours) * 2
+    )
+    space = "" if is_part(kinds[0]) else " "
+    titles = tuple(f"{row}mk {two.value}{space}{one.value}" for row, (one, two) in enumerate(own))
+    view = CatalogueView(tuple(f"p{row}" for row in range(8)), titles, titles, own)
+    codebook = build_codebook(own, CodebookSettings(min_products=2, max_attributes=2, max_share=1.0))
+    made = [example.text for example in catalogue_examples(view, codebook, count=60, per_query=4, seed=1)]
+    values = {kinds[0], kinds[1], *colours}
+    from_titles = [text for text in made if not set(text.split()) <= values]
+    assert set(made) & values and from_titles
+    assert [text for text in from_titles if not any(text in title for title in titles)] == []
+    assert {unicodedata.category(text[0])[0] for text in made} <= {"L", "N"}
+
+
+def test_characters_in_another_order_are_another_query() -> None:
+    """A query of characters is for the products that say them in that order, not for those that hold them somewhere."""
+    own = ((SOFA, BLUE), (SOFA, BLUE), (LAMP, RED), (LAMP, RED))
+    titles = ("甲乙", "甲乙", "乙甲", "乙甲")
+    codebook = build_codebook(own, CodebookSettings(min_products=2, max_attributes=1, max_share=1.0))
+    view = CatalogueView(("p0", "p1", "p2", "p3"), titles, titles, ((),) * 4)
+    found = {
+        example.text: set(example.wanted.tolist())
+        for example in catalogue_examples(view, codebook, count=9, per_query=4, seed=1)
+    }
+    assert found == {"甲乙": {0, 1}, "乙甲": {2, 3}}
 
 
 def test_made_queries_follow_from_the_seed() -> None:

@@ -8,23 +8,21 @@ with it, and ingest gives every product the codes that it surely has; the genera
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from gram_plugin.contract.codes import Attribute, Code
 from gram_plugin.contract.text import field_values, normalise
+from gram_plugin.contract.words import words
 from gram_plugin.errors import BundleError, CodeError
 
 MAX_VALUE_CHARS = 48
-MAX_PHRASE_WORDS = 5
 SPARSE_ATTRIBUTES = 3
 """A product with fewer attributes than this is filled up with terms of its title."""
 MAX_TEXT_CHARS = 2048
-
-_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\W_]+(?:[.\-'’][^\W_]+)*")
 
 Phrase = tuple[str, ...]
 
@@ -55,8 +53,16 @@ class Lexicon:
         return list(found)
 
     def _longest_at(self, tokens: Sequence[str], at: int) -> int:
-        longest = min(MAX_PHRASE_WORDS, len(tokens) - at)
+        longest = min(self._longest.get(tokens[at], 0), len(tokens) - at)
         return next((n for n in range(longest, 0, -1) if tuple(tokens[at : at + n]) in self.phrases), 0)
+
+    @cached_property
+    def _longest(self) -> Mapping[str, int]:
+        """How many words the longest phrase has that begins with a word."""
+        longest: dict[str, int] = {}
+        for phrase in self.phrases:
+            longest[phrase[0]] = max(len(phrase), longest.get(phrase[0], 0))
+        return longest
 
 
 @dataclass(frozen=True)
@@ -140,11 +146,6 @@ def _descend(branch: _Branch, own: Sequence[Attribute]) -> Iterator[Code]:
             if found.code is not None:
                 yield found.code
             yield from _descend(found, own[at + 1 :])
-
-
-def words(text: str) -> list[str]:
-    """Words of a normalised text by Unicode rules; a CJK character is a word."""
-    return _WORD.findall(text)
 
 
 def field_attributes(source: Mapping[str, Any], types: Mapping[str, str]) -> tuple[Attribute, ...]:
