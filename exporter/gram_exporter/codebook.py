@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -57,7 +57,7 @@ def build_codebook(products: Sequence[Sequence[Attribute]], settings: CodebookSe
     list is at most 0.9 times that of every part.
 
     Raises:
-        TrainingError: no attribute is shared by enough products, so no code could recall anything.
+        TrainingError: no code is left: no attribute is shared by enough products, or all are shared by too many.
     """
     frequency = Counter(attribute for attributes in products for attribute in set(attributes))
     shared = {attribute for attribute, n in frequency.items() if n >= settings.min_products}
@@ -68,11 +68,27 @@ def build_codebook(products: Sequence[Sequence[Attribute]], settings: CodebookSe
     ranked = sorted(found, key=lambda code: (-counts[found[code]], code.text))
     codes = tuple(sorted(ranked[: settings.max_codes], key=lambda code: code.text))
     if not codes:
-        raise TrainingError(
-            f"no attribute is shared by {settings.min_products} of the {len(products)} products",
-            next_step="name attribute fields in [catalogue.attributes] of gram.toml, or lower codes.min_products",
+        raise _no_code(len(products), frequency, settings)
+    return Codebook(codes, _carried(numbered, [found[code] for code in codes], counts))
+
+
+def _no_code(products: int, frequency: Counter[Attribute], settings: CodebookSettings) -> TrainingError:
+    fields = "name attribute fields in [catalogue.attributes] of gram.toml"
+    if not frequency:
+        return TrainingError(
+            f"none of the {products} products has an attribute: no field gives one, and titles share too few words",
+            next_step=f"{fields}, or give more products: a title word counts when three titles or more say it",
         )
-    return Codebook(codes, _carried(numbered, [found[code] for code in codes], settings.max_attributes))
+    widest = max(frequency.values())
+    if widest < settings.min_products:
+        return TrainingError(
+            f"no attribute is shared by {settings.min_products} of the {products} products",
+            next_step=f"{fields}, or lower codes.min_products",
+        )
+    return TrainingError(
+        f"every attribute that products share is on more than {settings.max_share:.0%} of the {products} products",
+        next_step=f"{fields} that tell products apart, or raise codes.max_share",
+    )
 
 
 def code_report(codebook: Codebook) -> dict[str, float]:
@@ -113,11 +129,14 @@ class _Numbered:
             rows.append(tuple(sorted(widest)))
         return cls(attributes, tuple(a.type in ("type", "brand") for a in attributes), tuple(rows))
 
-    def combinations(self, own: Key, size: int) -> Iterator[Key]:
-        """Of one product: single attributes, or combinations that hold a leading attribute or the product's first."""
-        for key in combinations(own, size):
-            if size == 1 or self.leads[key[0]] or key[0] == own[0]:
-                yield key
+    def combinations(self, own: Key, size: int, kept: Mapping[Key, int]) -> Iterator[Key]:
+        """Of one product: single attributes, or combinations that hold a leading attribute or the product's first.
+
+        Of those only the ones whose every part was kept, `kept` holding all shorter ones (Apriori).
+        """
+        for at, first in enumerate(own):
+            if size == 1 or self.leads[first] or at == 0:
+                yield from (key for key in _longer((first,), own[at + 1 :], size, kept) if _parts_kept(key, kept))
 
     def code(self, key: Key) -> Code | None:
         """The code of a combination; None when it is longer than an index may store."""
@@ -128,14 +147,29 @@ class _Numbered:
 
 
 def _grow(numbered: _Numbered, settings: CodebookSettings) -> dict[Key, int]:
-    """Counts combinations level by level: one is tried only where its parts were kept (Apriori)."""
+    """Counts combinations level by level: one is tried only where its parts were kept."""
     kept: dict[Key, int] = {}
     for size in range(1, settings.max_attributes + 1):
-        counts = Counter(
-            key for own in numbered.products for key in numbered.combinations(own, size) if _parts_kept(key, kept)
-        )
+        counts = Counter(key for own in numbered.products for key in numbered.combinations(own, size, kept))
         kept |= {key: n for key, n in counts.items() if n >= settings.min_products and _tells_more(key, n, kept)}
     return kept
+
+
+def _longer(key: Key, rest: Key, size: int, kept: Mapping[Key, int]) -> Iterator[Key]:
+    """Combinations of `size` that begin with `key` and go on with some of `rest`, each shorter beginning kept."""
+    if len(key) == size:
+        yield key
+    elif key in kept:
+        for at, attribute in enumerate(rest):
+            yield from _longer((*key, attribute), rest[at + 1 :], size, kept)
+
+
+def _held(key: Key, rest: Key, kept: Mapping[Key, int]) -> Iterator[Key]:
+    """All kept combinations that begin with `key` and go on with some of `rest`; each beginning of one is kept."""
+    if key in kept:
+        yield key
+        for at, attribute in enumerate(rest):
+            yield from _held((*key, attribute), rest[at + 1 :], kept)
 
 
 def _parts(key: Key) -> Iterator[Key]:
@@ -143,7 +177,7 @@ def _parts(key: Key) -> Iterator[Key]:
         yield from combinations(key, len(key) - 1)
 
 
-def _parts_kept(key: Key, kept: dict[Key, int]) -> bool:
+def _parts_kept(key: Key, kept: Mapping[Key, int]) -> bool:
     return all(part in kept or part[0] != key[0] for part in _parts(key))
 
 
@@ -151,10 +185,12 @@ def _tells_more(key: Key, n: int, kept: dict[Key, int]) -> bool:
     return all(n <= 0.9 * kept[part] for part in _parts(key) if part in kept)
 
 
-def _carried(numbered: _Numbered, keys: Sequence[Key], max_size: int) -> sparse.csr_array:
+def _carried(numbered: _Numbered, keys: Sequence[Key], kept: Mapping[Key, int]) -> sparse.csr_array:
     column = {key: at for at, key in enumerate(keys)}
     rows = [
-        sorted(column[key] for size in range(1, max_size + 1) for key in combinations(own, size) if key in column)
+        sorted(
+            column[key] for at, first in enumerate(own) for key in _held((first,), own[at + 1 :], kept) if key in column
+        )
         for own in numbered.products
     ]
     pointer = np.concatenate([[0], np.cumsum([len(row) for row in rows])])

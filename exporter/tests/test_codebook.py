@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -50,6 +52,28 @@ def test_attributes_that_nobody_shares_are_an_error_with_the_way_out() -> None:
     """The message names the setting to change."""
     with pytest.raises(TrainingError, match=r"no attribute is shared by 2 of the 2 products.*min_products"):
         build_codebook([[SHOE], [HAT]], WIDE)
+
+
+def test_attributes_that_nearly_all_share_are_another_error() -> None:
+    """Where every shared attribute is above the largest share, the message says so and names that setting."""
+    with pytest.raises(TrainingError, match=r"on more than 50% of the 4 products.*codes\.max_share"):
+        build_codebook([[SHOE], [SHOE], [SHOE], [SHOE, RED]], CodebookSettings(min_products=2, max_share=0.5))
+
+
+def test_a_catalogue_without_any_attribute_is_another_error() -> None:
+    """Where neither fields nor titles gave an attribute, the message speaks of those."""
+    with pytest.raises(TrainingError, match=r"none of the 2 products has an attribute.*catalogue\.attributes"):
+        build_codebook([[], []], CodebookSettings())
+
+
+def test_codes_of_six_attributes_are_a_matter_of_seconds() -> None:
+    """Combinations are grown from those that products share, not picked from all that could be made."""
+    rng = np.random.default_rng(1)
+    many = [[Attribute.of("other", f"v{at}-{value}") for value in range(40)] for at in range(23)]
+    products = [[SHOE, *(values[int(rng.integers(40))] for values in many)] for _ in range(300)]
+    started = time.process_time()
+    build_codebook(products, CodebookSettings(min_products=3, max_attributes=6, max_share=1.0))
+    assert time.process_time() - started < 5
 
 
 @given(st.lists(st.lists(st.sampled_from([SHOE, HAT, ACME, ZED, RED]), max_size=4), min_size=2, max_size=12))
