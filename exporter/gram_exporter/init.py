@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from opensearchpy import OpenSearch
 from rich.console import Console
@@ -21,12 +23,15 @@ from gram_exporter.source import INDEX_TIMEOUT_S, sampled_products
 from gram_exporter.survey import sample, survey
 from gram_plugin.contract.records import RecordReader
 from gram_plugin.errors import CatalogueError, ConfigError
-from gram_plugin.search.client import asking, connect
+from gram_plugin.search.client import PASSWORD_VARIABLE, URL_VARIABLE, USERNAME_VARIABLE, address, asking, connect
 
 SAMPLED_PRODUCTS = 5_000
 INDEX_ID = "_id"
 
 _FILE_SUFFIXES = frozenset({".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".tab", ".gz", ".txt"})
+_NO_SECRETS = (
+    f"The credentials in the URL were not written: later commands read {USERNAME_VARIABLE} and {PASSWORD_VARIABLE}."
+)
 _TEXT_TYPES = {"text": "text", "match_only_text": "text", "search_as_you_type": "text", "keyword": "keyword"}
 
 
@@ -56,23 +61,34 @@ def run_init(request: InitRequest, console: Console) -> Config:
     """Proposes a gram.toml, explains it on the console and writes it.
 
     Raises:
-        ConfigError: the output exists and `force` is not given.
+        ConfigError: the output exists and `force` is not given, or it cannot be written.
         CatalogueError: the catalogue cannot be read, or has no id or no text.
         SearchError: the index cannot be read.
         JudgmentsError: a feedback file cannot be read.
     """
     if request.output.exists() and not request.force:
         raise ConfigError(f"{request.output} exists", next_step="overwrite it with --force, or name another --output")
+    if not request.output.resolve().parent.is_dir():
+        raise _unwritable(request.output, "there is no such folder")
     feedback = _feedback(request)
     is_file = _is_file(request)
     look = _look_at_file(Path(request.catalogue)) if is_file else _look_at_index(request)
     proposal = propose(survey(look.sources), id_field=None if is_file else INDEX_ID)
     config = _config(request, proposal, look, feedback)
     folder = request.output.resolve().parent
-    request.output.write_text(render_config(config, folder=folder, notes=_notes(proposal)), encoding="utf-8")
+    try:
+        request.output.write_text(render_config(config, folder=folder, notes=_notes(proposal)), encoding="utf-8")
+    except OSError as error:
+        raise _unwritable(request.output, error.strerror or str(error)) from error
     _explain(proposal, look, console)
+    if urlsplit(request.url or os.environ.get(URL_VARIABLE, "")).username:
+        console.print(_NO_SECRETS, soft_wrap=True)
     console.print(f"Wrote {request.output}. Look at it, then: gram train --config {request.output}", soft_wrap=True)
     return config
+
+
+def _unwritable(output: Path, reason: str) -> ConfigError:
+    return ConfigError(f"{output} cannot be written: {reason}", next_step="make the folder, or name another --output")
 
 
 def _is_file(request: InitRequest) -> bool:
@@ -141,7 +157,7 @@ def _config(request: InitRequest, proposal: Proposal, look: _Look, feedback: Fee
         catalogue=CatalogueConfig(
             path=Path(request.catalogue).resolve() if is_file else None,
             index=None if is_file else request.catalogue,
-            url=request.url or DEFAULT_URL,
+            url=catalogue_url(request, os.environ) if request.url or not is_file else DEFAULT_URL,
             id=proposal.id.field,
             text=tuple(choice.field for choice in proposal.texts),
             attributes={choice.field: choice.use for choice in proposal.attributes},
@@ -154,9 +170,16 @@ def _config(request: InitRequest, proposal: Proposal, look: _Look, feedback: Fee
     )
 
 
+def catalogue_url(request: InitRequest, environ: Mapping[str, str]) -> str:
+    """The address that was asked, for gram.toml: without credentials, which belong into the environment."""
+    return address(request.url, environ=environ).url
+
+
 def index_name(catalogue: Path) -> str:
-    """A name that OpenSearch takes for an index, from the name of a file: `My Shop.csv.gz` → `my-shop`."""
-    stem = catalogue.name.split(".")[0].lower()
+    """A name that OpenSearch takes for an index, from the name of a file: `My Shop.DE.csv.gz` → `my-shop-de`."""
+    stem = catalogue.name.lower()
+    while (suffix := Path(stem).suffix) in _FILE_SUFFIXES:
+        stem = stem.removesuffix(suffix)
     return re.sub(r"[^a-z0-9_-]+", "-", stem).strip("-_") or "products"
 
 

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from gram_exporter.config import CatalogueConfig, Config, FeedbackConfig, SearchConfig, load_config
-from gram_exporter.init import InitRequest, index_name, run_init
+from gram_exporter.init import InitRequest, catalogue_url, index_name, run_init
 from gram_exporter.source import Intake
 from gram_plugin.errors import CatalogueError, ConfigError, JudgmentsError
 
@@ -84,6 +84,39 @@ def test_feedback_files_are_read_and_named(tmp_path: Path) -> None:
         run(InitRequest(request.catalogue, output, judgments=judgments, queries=queries, force=True))
 
 
+@pytest.mark.parametrize(
+    ("url", "environ", "written"),
+    [
+        (None, {}, "http://localhost:9200"),
+        (None, {"GRAM_OPENSEARCH_URL": "https://search:9201"}, "https://search:9201"),
+        (None, {"GRAM_OPENSEARCH_URL": "https://me:secret@search:9201/os/"}, "https://search:9201/os"),
+        ("https://me:secret@other:9202", {"GRAM_OPENSEARCH_URL": "https://search:9201"}, "https://other:9202"),
+    ],
+)
+def test_the_address_that_was_asked_is_written_without_its_secrets(
+    tmp_path: Path, url: str | None, environ: dict[str, str], written: str
+) -> None:
+    """gram.toml names the OpenSearch that init read, from --url or the environment, and no password."""
+    assert catalogue_url(InitRequest("shop", tmp_path / "gram.toml", url=url), environ) == written
+
+
+def test_a_file_has_no_secrets_either(tmp_path: Path) -> None:
+    """Credentials in --url are left out and the owner is told where later commands look for them."""
+    output = tmp_path / "gram.toml"
+    said = run(InitRequest(str(catalogue(tmp_path)), output, url="https://me:pa55@search:9201"))
+    assert "pa55" not in output.read_text() + said
+    assert "GRAM_OPENSEARCH_USERNAME and GRAM_OPENSEARCH_PASSWORD" in said
+    assert load_config(output).catalogue.url == "https://search:9201"
+
+
+@pytest.mark.parametrize("name", ["nodir/gram.toml", "."])
+def test_an_output_that_cannot_be_written_is_named(tmp_path: Path, name: str) -> None:
+    """A folder that is not there, or an output that is a folder, is an error with what to do."""
+    output = tmp_path / name
+    with pytest.raises(ConfigError, match=r"cannot be written: .*name another --output"):
+        run(InitRequest(str(catalogue(tmp_path)), output, force=True))
+
+
 def test_an_existing_file_is_kept_without_force(tmp_path: Path) -> None:
     """What an owner edited is not overwritten by accident."""
     output = tmp_path / "gram.toml"
@@ -134,7 +167,14 @@ def test_a_missing_file_is_not_taken_for_an_index(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "index"),
-    [("products.jsonl.gz", "products"), ("My Shop (2).csv", "my-shop-2"), ("_x.tsv", "x"), ("商品.csv", "products")],
+    [
+        ("products.jsonl.gz", "products"),
+        ("My.Shop.DE.JSONL", "my-shop-de"),
+        ("2026.10.csv.gz", "2026-10"),
+        ("My Shop (2).csv", "my-shop-2"),
+        ("_x.tsv", "x"),
+        ("商品.csv", "products"),
+    ],
 )
 def test_index_names(name: str, index: str) -> None:
     """The proposed index has a name that OpenSearch takes."""
