@@ -81,7 +81,7 @@ def run_init(request: InitRequest, console: Console) -> Config:
     except OSError as error:
         raise _unwritable(request.output, error.strerror or str(error)) from error
     _explain(proposal, look, console)
-    if urlsplit(request.url or os.environ.get(URL_VARIABLE, "")).username:
+    if (request.url or not is_file) and urlsplit(request.url or os.environ.get(URL_VARIABLE, "")).username:
         console.print(_NO_SECRETS, soft_wrap=True)
     console.print(f"Wrote {request.output}. Look at it, then: gram train --config {request.output}", soft_wrap=True)
     return config
