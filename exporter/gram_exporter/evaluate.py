@@ -82,11 +82,19 @@ class Row:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All arms on the same queries; `families` has differences in nDCG@10 by family and arm."""
+    """All arms on the same queries.
+
+    Attributes:
+        queries: number of queries measured.
+        rows: one for each arm, the baseline first.
+        families: differences in nDCG@10 by family and arm.
+        family_queries: number of queries by family.
+    """
 
     queries: int
     rows: tuple[Row, ...]
     families: Mapping[str, Mapping[str, Interval]]
+    family_queries: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Everything as JSON-ready values."""
@@ -131,7 +139,9 @@ def evaluate(
         Outcome(arm.name, found.run, per_query(found.run, judgments, queries), found.statuses, timed[arm.name])
         for arm, found in zip(arms, ranked, strict=True)
     ]
-    return Evaluation(len(queries), tuple(_rows(outcomes)), _by_family(outcomes, queries, families or {})), outcomes
+    members = _members(queries, families or {})
+    sizes = {family: len(rows) for family, rows in members.items()}
+    return Evaluation(len(queries), tuple(_rows(outcomes)), _by_family(outcomes, members), sizes), outcomes
 
 
 def search_body(query: Mapping[str, Any], text: str, mode: Mode | None, size: int, budget_ms: float) -> dict[str, Any]:
@@ -242,17 +252,20 @@ def _rows(outcomes: Sequence[Outcome]) -> list[Row]:
     ]
 
 
-def _by_family(
-    outcomes: Sequence[Outcome], queries: Sequence[str], families: Mapping[str, str]
-) -> dict[str, dict[str, Interval]]:
-    base = outcomes[0].measures["nDCG@10"]
+def _members(queries: Sequence[str], families: Mapping[str, str]) -> dict[str, list[int]]:
+    """Family to places in `queries`, families in order of their names."""
     members: dict[str, list[int]] = {}
     for at, query in enumerate(queries):
         if query in families:
             members.setdefault(families[query], []).append(at)
+    return dict(sorted(members.items()))
+
+
+def _by_family(outcomes: Sequence[Outcome], members: Mapping[str, list[int]]) -> dict[str, dict[str, Interval]]:
+    base = outcomes[0].measures["nDCG@10"]
     return {
         family: {outcome.name: interval((outcome.measures["nDCG@10"] - base)[rows]) for outcome in outcomes[1:]}
-        for family, rows in sorted(members.items())
+        for family, rows in members.items()
     }
 
 

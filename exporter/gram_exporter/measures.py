@@ -26,6 +26,8 @@ EMPTY = "empty pages"
 JUDGED = "judged@10"
 RESAMPLES = 2000
 LEVEL = 0.95
+FEWEST_TELLING = 20
+"""Queries from which on an interval is believed: a bootstrap of fewer knows too little of their spread."""
 
 
 @dataclass(frozen=True)

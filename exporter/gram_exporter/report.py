@@ -9,9 +9,10 @@ from html import escape
 from rich.table import Table
 
 from gram_exporter.evaluate import Evaluation, Row
-from gram_exporter.measures import EMPTY, MEASURES, Interval
+from gram_exporter.measures import EMPTY, FEWEST_TELLING, JUDGED, MEASURES, Interval
 
-QUALITY = (*MEASURES, EMPTY)
+QUALITY = (*MEASURES, EMPTY, JUDGED)
+_STARS = f"* the interval excludes zero; never marked for fewer than {FEWEST_TELLING} queries."
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def table_of(evaluation: Evaluation, title: str) -> Table:
     for at, row in enumerate(evaluation.rows):
         table.add_row(row.name, *_quality_cells(row), _milliseconds(row.median_ms), _milliseconds(row.p99_ms))
         if at:
-            table.add_row("  difference", *[_difference(row.differences[name]) for name in QUALITY], "", "")
+            table.add_row("  difference", *_gain_cells(row, evaluation.queries), "", "")
     return table
 
 
@@ -51,10 +52,11 @@ def families_table(evaluation: Evaluation) -> Table:
     """Differences in nDCG@10 to the first arm, by family of queries."""
     table = Table(title="nDCG@10 against the first arm, by kind of query", title_justify="left")
     table.add_column("kind")
+    table.add_column("queries", justify="right")
     for row in evaluation.rows[1:]:
         table.add_column(row.name, justify="right")
-    for family, found in evaluation.families.items():
-        table.add_row(family, *[_difference(found[row.name]) for row in evaluation.rows[1:]])
+    for family in evaluation.families:
+        table.add_row(family, *_family_cells(evaluation, family))
     return table
 
 
@@ -98,12 +100,16 @@ def _quality_cells(row: Row) -> list[str]:
     return [_share(row.measures[name]) for name in QUALITY]
 
 
+def _gain_cells(row: Row, queries: int) -> list[str]:
+    return [_difference(row.differences[name], queries) for name in QUALITY]
+
+
 def _share(found: Interval) -> str:
     return f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
 
 
-def _difference(found: Interval) -> str:
-    mark = " *" if found.excludes_zero else ""
+def _difference(found: Interval, queries: int) -> str:
+    mark = " *" if found.excludes_zero and queries >= FEWEST_TELLING else ""
     return f"{found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}]{mark}"
 
 
@@ -123,9 +129,9 @@ def _measures_html(evaluation: Evaluation) -> str:
         cells = [*_quality_cells(row), _milliseconds(row.median_ms), _milliseconds(row.p99_ms)]
         lines.append(f"<tr><th>{escape(row.name)}</th>{_cells(cells)}</tr>")
         if at:
-            gains = [_difference(row.differences[name]) for name in QUALITY]
-            lines.append(f"<tr class=gain><th>difference</th>{_cells(gains)}<td></td><td></td></tr>")
-    note = "* the interval excludes zero. Milliseconds are of one page of 10, arms taking turns, nothing cached."
+            gains = _cells(_gain_cells(row, evaluation.queries))
+            lines.append(f"<tr class=gain><th>difference</th>{gains}<td></td><td></td></tr>")
+    note = f"{_STARS} Milliseconds are of one page of 10, arms taking turns, after a first pass over the same queries."
     return (
         f"<h2>{evaluation.queries} test queries</h2><div class=wide><table>{''.join(lines)}</table></div>"
         f"<p>Values with 95 % bootstrap intervals over queries. {note}</p>"
@@ -136,12 +142,17 @@ def _families_html(evaluation: Evaluation) -> str:
     if not evaluation.families:
         return ""
     arms = [row.name for row in evaluation.rows[1:]]
-    head = "".join(f"<th>{escape(name)}</th>" for name in ("kind of query", *arms))
+    head = "".join(f"<th>{escape(name)}</th>" for name in ("kind of query", "queries", *arms))
     lines = [
-        f"<tr><th>{escape(family)}</th>{_cells([_difference(found[arm]) for arm in arms])}</tr>"
-        for family, found in evaluation.families.items()
+        f"<tr><th>{escape(family)}</th>{_cells(_family_cells(evaluation, family))}</tr>"
+        for family in evaluation.families
     ]
     return f"<h2>Difference in nDCG@10 by kind of query</h2><table><tr>{head}</tr>{''.join(lines)}</table>"
+
+
+def _family_cells(evaluation: Evaluation, family: str) -> list[str]:
+    queries, found = evaluation.family_queries[family], evaluation.families[family]
+    return [str(queries), *(_difference(found[row.name], queries) for row in evaluation.rows[1:])]
 
 
 def _cells(texts: Sequence[str]) -> str:

@@ -102,6 +102,7 @@ def test_arms_are_measured_query_by_query() -> None:
     assert (base.measures["empty pages"].value, recall.differences["empty pages"].value) == (0.5, -0.5)
     assert (base.statuses, recall.statuses, recall.timed_statuses) == ({DIRECT: 2}, {"applied": 2}, {"applied": 2})
     assert found.families == {"head": {"recall": Interval(1.0, 1.0, 1.0)}}
+    assert found.to_json()["family_queries"] == {"head": 1}
     assert [dict(outcome.run) for outcome in outcomes] == [
         {"sofa": ["b", "a"], "lamp": []},
         {"sofa": ["a", "b"], "lamp": ["c"]},

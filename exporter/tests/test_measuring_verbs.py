@@ -139,7 +139,7 @@ def test_evaluate_prints_tables_and_writes_every_figure(desk: Desk) -> None:
         done = desk.evaluate(url, "--json", str(desk.folder / "out.json"), "--families", families)
     assert done.exit_code == 0, done.output
     found = json.loads((desk.folder / "out.json").read_text(encoding="utf-8"))
-    assert sorted(found) == ["families", "queries", "rows"]
+    assert sorted(found) == ["families", "family_queries", "queries", "rows"]
     assert [(row["name"], row["statuses"]) for row in found["rows"]] == [
         ("BM25", {"direct": 2}),
         ("BM25 + codes, rerank", {"applied": 2}),
