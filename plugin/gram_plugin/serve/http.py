@@ -158,8 +158,9 @@ class Upstream:
         verify_tls: bool = True,
     ) -> None:
         self.base_url = base_url.rstrip("/")
+        # `connect` bounds the wait for a place among `max_connections` too, not only the handshake.
         self._timeout = aiohttp.ClientTimeout(
-            total=None, sock_connect=connect_timeout_s, sock_read=request_timeout_s or None
+            total=None, connect=connect_timeout_s, sock_connect=connect_timeout_s, sock_read=request_timeout_s or None
         )
         self._max_connections = max_connections
         self._tls = _tls(ca_file, verify_tls)

@@ -53,7 +53,7 @@ class ServerSettings:
     port: Annotated[int, Setting("port to listen on; 0 takes a free one", low=0, high=65535)] = 9201
     ca_file: Annotated[Path | None, Setting("certificates to trust for https, instead of the system's")] = None
     verify_tls: Annotated[bool, Setting("check the certificate of OpenSearch")] = True
-    connect_timeout_s: Annotated[float, Setting("wait for a connection to OpenSearch", low=0.01, high=600)] = 5.0
+    connect_timeout_s: Annotated[float, Setting("wait for a free connection to OpenSearch", low=0.01, high=600)] = 5.0
     request_timeout_s: Annotated[
         float, Setting("wait for each piece of an answer; 0 waits as long as the client", low=0)
     ] = 0.0

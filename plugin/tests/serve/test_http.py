@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gram_plugin.errors import ConfigError, SearchError
 from gram_plugin.serve.hangup import CancelOnHangup
-from gram_plugin.serve.http import Upstream, error_response, inflated, without_hop_by_hop
+from gram_plugin.serve.http import Upstream, UpstreamTimeout, error_response, inflated, without_hop_by_hop
 
 Serve = Callable[[ASGIApp], Awaitable[str]]
 
@@ -220,6 +220,27 @@ def test_certificates_that_cannot_be_read_are_a_mistake_of_the_settings(tmp_path
     with pytest.raises(ConfigError, match=f"no certificates can be read from {path}: ") as caught:
         Upstream("https://localhost:9200", ca_file=path)
     assert [name in caught.value.next_step for name in ("GRAM_CA_FILE", "--ca", "GRAM_OPENSEARCH_CA")] == [True] * 3
+
+
+async def test_no_request_waits_for_a_connection_for_ever(opensearch: Any, opensearch_url: str) -> None:
+    """When all connections are taken by answers that do not come, the next request is told so in time."""
+    never = asyncio.Event()
+
+    async def answer(_: Any) -> Any:
+        await never.wait()
+        return Response(b"")
+
+    opensearch.answer = answer
+    async with Upstream(opensearch_url, max_connections=1, connect_timeout_s=0.2) as upstream:
+        taken = asyncio.create_task(upstream.send("GET", "/x", "", [], None))
+        while not opensearch.seen:
+            await asyncio.wait([taken], timeout=0.01)
+        try:
+            with pytest.raises(UpstreamTimeout, match="did not answer in time"):
+                await asyncio.wait_for(upstream.send("GET", "/y", "", [], None), 10)
+        finally:
+            never.set()
+        assert (await taken).status == 200
 
 
 async def test_send_reads_the_whole_answer_within_its_bound(upstream: Upstream, opensearch: Any) -> Any:
