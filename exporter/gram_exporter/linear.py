@@ -109,6 +109,7 @@ class _Course:
         )
         self.dense = torch.optim.Adam([self.codes.of_attribute.weight], lr=RATE)
         self.steps = config.linear_steps
+        self.seen = np.zeros(BUCKETS, dtype=bool)
 
     def train_step(self, step: int) -> None:
         """One step over a batch of queries; everything random follows from the seed and the step."""
@@ -128,11 +129,11 @@ class _Course:
         self.dense.step()
 
     def arm(self) -> LinearArm:
-        """What was learned, for serving."""
+        """What was learned, for serving; a feature that training never saw says nothing instead of noise."""
         with torch.no_grad():
             every = torch.arange(len(self.codes.parts))
             return LinearArm(
-                self.features.weight.numpy().copy(),
+                np.where(self.seen[:, np.newaxis], self.features.weight.numpy(), np.float32(0.0)),
                 self.codes.vectors(every).numpy(),
                 self.codes.biases(every).numpy(),
             )
@@ -145,6 +146,8 @@ class _Course:
 
     def _vectors(self, batch: Sequence[Example], rng: np.random.Generator) -> torch.Tensor:
         found = [features_of(mistype(example.text, rng)) for example in batch]
+        for features in found:
+            self.seen[list(features.buckets)] = True
         ends = np.cumsum([0, *(len(features.buckets) for features in found)])
         sums = self.features(
             torch.tensor([bucket for features in found for bucket in features.buckets], dtype=torch.int64),

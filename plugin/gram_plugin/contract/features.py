@@ -53,8 +53,9 @@ def _named(words: list[str]) -> Iterator[tuple[str, float]]:
     for first, second in pairwise(words):
         yield f"b{first} {second}", _WORD_WEIGHT
     for word in words:
-        for part in _parts(word):
-            yield f"c{part}", _PART_WEIGHT
+        if not any(map(str.isdigit, word)):  # parts of a model number resemble other numbers and mean nothing
+            for part in _parts(word):
+                yield f"c{part}", _PART_WEIGHT
 
 
 def _parts(word: str) -> Iterator[str]:

@@ -183,12 +183,13 @@ def blend(written: Ranking, linear: npt.NDArray[np.float64] | None, share: float
 
     Args:
         written: the generator's beams.
-        linear: nats, shape (codes,); None for a text that the arm has nothing to say of.
+        linear: nats, shape (codes,); None for a text of which the arm knows no part: what the generator then wrote
+            is a guess, and such a text, a model number mostly, is left to the words.
         share: the linear arm's part, 0 to 1.
         limit: most codes in the answer.
     """
     if linear is None:
-        return written
+        return Ranking.empty()
     likeliest = np.argpartition(-linear, min(limit, linear.size - 1))[:limit]  # (<= limit,)
     codes = np.union1d(likeliest, written.code)  # ascending
     probability = share * np.exp(linear[codes])
