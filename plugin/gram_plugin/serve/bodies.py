@@ -1,15 +1,30 @@
-"""Request bodies in memory: read up to a bound, or handed on whole as a stream."""
+"""Bodies in memory: read up to a bound or handed on whole as a stream, and worked on without holding up others."""
 
 from __future__ import annotations
 
+import asyncio
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from starlette.requests import Request
 
 from gram_plugin.serve.http import Body, has_body
 from gram_plugin.serve.status import NotEnriched, Reason, off
+
+T = TypeVar("T")
+
+LARGE_BYTES = 65_536
+"""Reading more JSON than this takes milliseconds, which the budgets of all other searches would lose."""
+
+
+async def beside_others(size: int, work: Callable[[], T]) -> T:
+    """Does the work on `size` bytes: in a thread when they are many, else at once.
+
+    A thread alone is not enough: JSON is parsed without letting others run, unless a hook in Python is called.
+    """
+    return await asyncio.to_thread(work) if size > LARGE_BYTES else work()
 
 
 @dataclass(frozen=True)

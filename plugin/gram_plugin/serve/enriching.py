@@ -57,36 +57,38 @@ class Enricher:
         self._query_codes = query_codes
         self._clock = clock
 
-    async def decide(self, items: Sequence[Item], headers: Headers) -> list[Decision]:
-        """One decision for each search; those in mode `rescue` wait for their lexical answer."""
+    async def decide(self, items: Sequence[Item], headers: Headers, since_s: float) -> list[Decision]:
+        """One decision for each search; those in mode `rescue` wait for their lexical answer.
+
+        Budgets run from `since_s`, in seconds of the clock.
+        """
         if len(items) == 1:
-            return [await self._first(items[0], headers)]
-        return list(await asyncio.gather(*(self._first(item, headers) for item in items)))
+            return [await self._first(items[0], headers, since_s)]
+        return list(await asyncio.gather(*(self._first(item, headers, since_s) for item in items)))
 
-    async def rescue(self, items: Sequence[Item], headers: Headers) -> list[Decision]:
+    async def rescue(self, items: Sequence[Item], headers: Headers, since_s: float) -> list[Decision]:
         """Decisions for searches whose lexical answer was too thin."""
-        return list(await asyncio.gather(*(self._decide(item.wanted, headers) for item in items)))
+        return list(await asyncio.gather(*(self._decide(item.wanted, headers, since_s) for item in items)))
 
-    async def _first(self, item: Item, headers: Headers) -> Decision:
+    async def _first(self, item: Item, headers: Headers, since_s: float) -> Decision:
         if isinstance(item.wanted, Search) and item.wanted.mode is Mode.RESCUE:
             return Decision(off(Reason.ENOUGH_HITS), rescue=True)
-        return await self._decide(item.wanted, headers)
+        return await self._decide(item.wanted, headers, since_s)
 
-    async def _decide(self, wanted: Search | Status, headers: Headers) -> Decision:
+    async def _decide(self, wanted: Search | Status, headers: Headers, since_s: float) -> Decision:
         if isinstance(wanted, Status):
             return Decision(wanted)
         try:
-            return await self._enrich(wanted, headers)
+            return await self._enrich(wanted, headers, Deadline(since_s + wanted.budget_ms / 1000, self._clock))
         except NotEnriched as end:
             return Decision(end.status)
         except Exception:  # the edge of one search: whatever is wrong with us, it goes on without codes
             LOG.exception("a search could not be enriched")
             return Decision(degraded(Reason.INTERNAL))
 
-    async def _enrich(self, wanted: Search, headers: Headers) -> Decision:
+    async def _enrich(self, wanted: Search, headers: Headers, deadline: Deadline) -> Decision:
         if not self._generation:
             raise NotEnriched(degraded(Reason.NO_MODEL))
-        deadline = Deadline.after(wanted.budget_ms, self._clock)
         terms = await self._indices.terms(wanted.names, headers, deadline)
         codes = await self._query_codes.codes(wanted.text, deadline)
         if not codes:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,11 +15,12 @@ from starlette.requests import Request
 
 from gram_plugin.errors import SearchError
 from gram_plugin.search.query import needs_rescue
-from gram_plugin.serve.bodies import RequestBody
+from gram_plugin.serve.bodies import RequestBody, beside_others
+from gram_plugin.serve.deadline import Clock, Deadline
 from gram_plugin.serve.enriching import Decision, Enricher
 from gram_plugin.serve.http import Body, Upstream, UpstreamStream, header, inflated, raw_target
-from gram_plugin.serve.searches import Item, Kind, render_items
-from gram_plugin.serve.status import Reason, degraded, off
+from gram_plugin.serve.searches import Item, Kind, Search, render_items
+from gram_plugin.serve.status import Reason, Status, degraded, off
 
 MAX_CHECKED_BYTES = 4_000_000
 """Largest answer that is looked into; a larger one goes on unseen."""
@@ -26,6 +29,7 @@ MAX_CHECKED_BYTES = 4_000_000
 _REFUSALS = frozenset({400, 413, 500})
 _FAILED_SHARDS = re.compile(rb'"_shards"\s*:\s*\{[^{}\[\]]*"failed"\s*:\s*[1-9]')
 _TROUBLE = re.compile(rb'"error"|"failed"\s*:\s*[1-9]')
+_LOOKED_AT = frozenset({"responses", "hits", "total", "value", "timed_out", "error", "_shards", "failed"})
 
 
 @dataclass(frozen=True)
@@ -44,24 +48,34 @@ class Exchanged:
     decisions: list[Decision]
 
 
-class Exchange:
-    """One client's search request. `text` is its body unzipped, `original` what came over the wire."""
+@dataclass(frozen=True)
+class Asked:
+    """One client's search request.
 
-    def __init__(
-        self,
-        route: Route,
-        enricher: Enricher,
-        request: Request,
-        kind: Kind,
-        original: RequestBody,
-        text: bytes,
-    ) -> None:
+    Attributes:
+        request: method, URL and headers.
+        kind: its endpoint.
+        original: its body as it came over the wire.
+        text: its body unzipped.
+        arrived_s: when it was there, in seconds of the clock; budgets run from then.
+    """
+
+    request: Request
+    kind: Kind
+    original: RequestBody
+    text: bytes
+    arrived_s: float
+
+
+class Exchange:
+    """What is sent to OpenSearch for one request, and what comes back."""
+
+    def __init__(self, route: Route, enricher: Enricher, asked: Asked, clock: Clock = time.monotonic) -> None:
         self._route = route
         self._enricher = enricher
-        self._request = request
-        self._kind = kind
-        self._original = original
-        self._text = text
+        self._asked = asked
+        self._headers = asked.request.headers.raw
+        self._clock = clock
         self._opened: list[UpstreamStream] = []
 
     async def run(self, items: Sequence[Item], rescue_below: int) -> Exchanged:
@@ -78,31 +92,41 @@ class Exchange:
             raise
 
     async def _run(self, items: Sequence[Item], rescue_below: int) -> Exchanged:
-        decisions = await self._enricher.decide(items, self._request.headers.raw)
+        decisions = await self._enricher.decide(items, self._headers, self._asked.arrived_s)
         stream = await self._send(items, decisions)
+        answered_s = self._clock()
         if await self._is_refused(stream, decisions):
             stream.close()
             decisions = [_refused(decision, also=decision.rescue) for decision in decisions]
             return Exchanged(await self._send(items, decisions), decisions)
         if any(decision.rescue for decision in decisions):
-            return await self._rescue(items, Exchanged(stream, decisions), rescue_below)
+            return await self._rescue(items, Exchanged(stream, decisions), rescue_below, answered_s)
         return Exchanged(stream, decisions)
 
-    async def _rescue(self, items: Sequence[Item], first: Exchanged, below: int) -> Exchanged:
+    async def _rescue(self, items: Sequence[Item], first: Exchanged, below: int, since_s: float) -> Exchanged:
         """Searches again with codes for what was found too rarely; the first answer stays when that fails."""
-        answers = await self._answers(first.stream, len(items))
+        try:
+            async with asyncio.timeout(self._patience(items, since_s).remaining_s):
+                answers = await self._answers(first.stream, len(items))
+        except TimeoutError:
+            return _given_up(first, degraded(Reason.LATE))
         if answers is None:
-            return replace(first, decisions=[_unreadable(decision) for decision in first.decisions])
+            return _given_up(first, off(Reason.UNREADABLE))
         thin = [
             at for at, decision in enumerate(first.decisions) if decision.rescue and needs_rescue(answers[at], below)
         ]
-        found = await self._enricher.rescue([items[at] for at in thin], self._request.headers.raw)
+        found = await self._enricher.rescue([items[at] for at in thin], self._headers, since_s)
         decisions = list(first.decisions)
         for at, decision in zip(thin, found, strict=True):
             decisions[at] = decision
         if not any(decision.enriched for decision in found):
             return Exchanged(first.stream, decisions)
         return await self._second(items, first.stream, decisions)
+
+    def _patience(self, items: Sequence[Item], since_s: float) -> Deadline:
+        """Until when lexical answers may be looked into: the largest budget of all."""
+        budgets = [item.wanted.budget_ms for item in items if isinstance(item.wanted, Search)]
+        return Deadline(since_s + max(budgets, default=0) / 1000, self._clock)
 
     async def _second(self, items: Sequence[Item], first: UpstreamStream, decisions: list[Decision]) -> Exchanged:
         try:
@@ -116,15 +140,15 @@ class Exchange:
 
     async def _send(self, items: Sequence[Item], decisions: Sequence[Decision]) -> UpstreamStream:
         bodies = [decision.enriched or item.lexical for item, decision in zip(items, decisions, strict=True)]
-        content = render_items(items, bodies, self._kind)
-        headers, target = self._request.headers.raw, raw_target(self._request)
+        content = render_items(items, bodies, self._asked.kind)
+        headers, request = self._headers, self._asked.request
         body: Body = content
-        if content == self._text:
-            body = self._original.untouched
+        if content == self._asked.text:
+            body = self._asked.original.untouched
         else:
             headers = [pair for pair in headers if pair[0] != b"content-encoding"]
         with self._route.seconds.time():
-            stream = await self._route.upstream.open(self._request.method, target, headers, body)
+            stream = await self._route.upstream.open(request.method, raw_target(request), headers, body)
         self._opened.append(stream)
         return stream
 
@@ -134,7 +158,7 @@ class Exchange:
         if not enriched or stream.status != 200:
             return bool(enriched) and stream.status in _REFUSALS
         encoding = header(stream.headers, b"content-encoding")
-        if self._kind is Kind.SEARCH:
+        if self._asked.kind is Kind.SEARCH:
             start = inflated(encoding, (await stream.peek())[:4096], 1 << 20)
             return start is not None and _FAILED_SHARDS.search(start[:4096]) is not None
         answers = await self._answers(stream, len(decisions), only_if=_has_trouble)
@@ -145,16 +169,31 @@ class Exchange:
     ) -> list[dict[str, Any]] | None:
         """The answers to `count` searches in order; None when they are too large, unreadable or not wanted."""
         body = await stream.gather(MAX_CHECKED_BYTES) if stream.status == 200 else None
-        text = None if body is None else inflated(header(stream.headers, b"content-encoding"), body, MAX_CHECKED_BYTES)
-        if text is None or not only_if(text):
+        if body is None:
             return None
-        try:
-            document = json.loads(text)
-        except (ValueError, RecursionError):
-            return None
-        answers = [document] if self._kind is Kind.SEARCH else _responses(document)
-        fits = len(answers) == count and all(isinstance(answer, dict) for answer in answers)
-        return answers if fits else None
+        encoding = header(stream.headers, b"content-encoding")
+        size = len(body) * (8 if encoding else 1)  # about what JSON unzips to
+        answers = await beside_others(size, lambda: _read_answers(body, encoding, self._asked.kind, only_if))
+        return answers if answers is not None and len(answers) == count else None
+
+
+def _read_answers(
+    body: bytes, encoding: bytes | None, kind: Kind, only_if: Callable[[bytes], bool]
+) -> list[dict[str, Any]] | None:
+    """What is looked at of each answer in a body; None when it is too large, unreadable or not wanted."""
+    text = inflated(encoding, body, MAX_CHECKED_BYTES)
+    if text is None or not only_if(text):
+        return None
+    try:
+        document = json.loads(text, object_pairs_hook=_looked_at)
+    except (ValueError, RecursionError):
+        return None
+    answers = [document] if kind is Kind.SEARCH else _responses(document)
+    return answers if all(isinstance(answer, dict) for answer in answers) else None
+
+
+def _looked_at(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {key: value for key, value in pairs if key in _LOOKED_AT}
 
 
 def _responses(document: Any) -> list[Any]:
@@ -175,5 +214,6 @@ def _refused(decision: Decision, *, also: bool = False) -> Decision:
     return Decision(degraded(Reason.REFUSED)) if decision.enriched or also else decision
 
 
-def _unreadable(decision: Decision) -> Decision:
-    return Decision(off(Reason.UNREADABLE)) if decision.rescue else decision
+def _given_up(first: Exchanged, status: Status) -> Exchanged:
+    """The first answer, whose hits could not be counted."""
+    return replace(first, decisions=[Decision(status) if found.rescue else found for found in first.decisions])

@@ -24,11 +24,11 @@ from starlette.types import Receive, Scope, Send
 from gram_plugin.contract.codes import Generator, Role
 from gram_plugin.errors import GramError, SearchError
 from gram_plugin.serve.batching import Batcher
-from gram_plugin.serve.bodies import RequestBody, read_body, readable
+from gram_plugin.serve.bodies import RequestBody, beside_others, read_body, readable
 from gram_plugin.serve.breaker import Breaker
 from gram_plugin.serve.deadline import Clock
 from gram_plugin.serve.enriching import Decision, Enricher
-from gram_plugin.serve.exchange import Exchange, Route
+from gram_plugin.serve.exchange import Asked, Exchange, Route
 from gram_plugin.serve.hangup import CancelOnHangup
 from gram_plugin.serve.health import Health, ShimMetrics
 from gram_plugin.serve.http import RelayedResponse, Upstream, raw_target, upstream_error
@@ -106,12 +106,13 @@ class Shim:
         if target is None:
             return await self._parts.upstream.forward(request)
         body = await read_body(request, self._settings.max_body_bytes)
+        arrived_s = self._parts.clock()
         try:
             text = self._text(request, body)
-            items = items_of(text, target, self._wishes(request))
+            items = await beside_others(len(text), lambda: items_of(text, target, self._wishes(request)))
         except NotEnriched as end:
             return await self._untouched(request, target, body, end.status)
-        return await self._search(request, target, body, text, items)
+        return await self._search(Asked(request, target.kind, body, text, arrived_s), target, items)
 
     def _text(self, request: Request, body: RequestBody) -> bytes:
         """The body as JSON text, or why this request stays untouched."""
@@ -131,13 +132,11 @@ class Shim:
             request, body=body.untouched, extra_response_headers=[(HEADER, status.header())]
         )
 
-    async def _search(
-        self, request: Request, target: Target, body: RequestBody, text: bytes, items: list[Item]
-    ) -> Response:
+    async def _search(self, asked: Asked, target: Target, items: list[Item]) -> Response:
         if self._is_switched_off():
             items = [Item(item.head, item.lexical, off(Reason.SWITCH)) for item in items]
         route = Route(self._parts.upstream, self._parts.metrics.upstream)
-        exchange = Exchange(route, self._parts.enricher, request, target.kind, body, text)
+        exchange = Exchange(route, self._parts.enricher, asked, self._parts.clock)
         try:
             done = await exchange.run(items, self._settings.rescue_below)
         except SearchError as error:

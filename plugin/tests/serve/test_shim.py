@@ -14,7 +14,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from gram_plugin.errors import DecodeError
 from gram_plugin.search.query import ClauseSettings, Mode, enrich
@@ -371,6 +371,47 @@ async def test_a_rescue_that_fails_leaves_the_first_answer(
     opensearch.answer = answer
     got = await client.search(url + "/shop/_search", LEXICAL, x_gram_mode="rescue")
     assert (got.status, got.status_header, json.loads(got.body)) == (200, "degraded; reason=refused", found(0))
+
+
+async def test_a_rescue_never_holds_an_answer_longer_than_the_budget(
+    client: Any, url: str, opensearch: Any, found: Any
+) -> Any:
+    """An answer that is long on its way goes on as it comes once the budget is over, whatever its hits."""
+    whole, release = json.dumps(found(0)).encode(), asyncio.Event()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield whole[:20]
+        await release.wait()
+        yield whole[20:]
+
+    async def answer(_: Any) -> Any:
+        return StreamingResponse(pieces())
+
+    opensearch.answer = answer
+    body = {**LEXICAL, "ext": {"gram": {"mode": "rescue", "budget_ms": 50}}}
+    try:
+        async with asyncio.timeout(10), aiohttp.ClientSession() as session:
+            response = await session.post(url + "/shop/_search", json=body)
+            release.set()
+            got = await response.read()
+    finally:
+        release.set()
+    assert (response.headers["x-gram-status"], got) == ("degraded; reason=late", whole)
+
+
+@pytest.mark.parametrize("total", [0, 7])
+async def test_a_rescue_counts_the_hits_of_a_large_answer(
+    client: Any, url: str, opensearch: Any, found: Any, total: int
+) -> Any:
+    """More than is read at once is read too: the total decides, wherever else the answer speaks of hits."""
+    filler = {"aggregations": {str(n): {"hits": {"total": {"value": 5}, "hits": []}} for n in range(2000)}}
+
+    async def answer(seen: Any) -> Any:
+        return JSONResponse(found(9) if b"rank_feature" in seen.body else found(total, **filler))
+
+    opensearch.answer = answer
+    got = await client.search(url + "/shop/_search", LEXICAL, x_gram_mode="rescue")
+    assert got.status_header == ("off; reason=enough-hits" if total else "applied")
 
 
 async def until_waiting(session: aiohttp.ClientSession, url: str, count: int) -> None:

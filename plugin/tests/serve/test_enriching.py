@@ -1,0 +1,77 @@
+"""Bringing terms, codes and body together within the budget of a search."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from gram_plugin.contract.codes import Role, ScoredCode
+from gram_plugin.search.query import Mode
+from gram_plugin.serve.breaker import Breaker
+from gram_plugin.serve.enriching import Enricher
+from gram_plugin.serve.health import ShimMetrics
+from gram_plugin.serve.http import Upstream
+from gram_plugin.serve.indices import IndexNames, Indices
+from gram_plugin.serve.querycodes import QueryCodes
+from gram_plugin.serve.searches import Item, Search
+from gram_plugin.serve.settings import ShimSettings
+from gram_plugin.serve.status import APPLIED, Reason, degraded
+
+BUDGET_MS = 20_000
+
+
+class Source:
+    """Gives one code to every text."""
+
+    def __init__(self, codes: list[ScoredCode]) -> None:
+        self._codes = codes
+
+    async def codes(self, text: str, role: Role) -> list[ScoredCode]:
+        """As the protocol says."""
+        return self._codes
+
+
+@pytest.fixture
+def now() -> list[float]:
+    """The time, for the test to turn."""
+    return [100.0]
+
+
+@pytest.fixture
+async def enricher(opensearch_url: str, fake_generator: Any, now: list[float]) -> AsyncIterator[Enricher]:
+    """An enricher before the fake OpenSearch."""
+    settings = ShimSettings(upstream_url=opensearch_url)
+
+    def clock() -> float:
+        return now[0]
+
+    async with Upstream(opensearch_url) as upstream:
+        indices = Indices(upstream, "g1", 60, clock)
+        codes = QueryCodes(
+            Source(fake_generator().codes),
+            breaker=Breaker(5, 5, clock),
+            metrics=ShimMetrics(CollectorRegistry()),
+            cache_entries=10,
+            cache_age_s=60,
+            clock=clock,
+        )
+        yield Enricher(settings, "g1", indices, codes, clock)
+        await codes.close()
+        await indices.close()
+
+
+def search(text: str) -> Item:
+    """A search with a budget of 20 s."""
+    body = {"query": {"match": {"t": text}}}
+    return Item(b"", b"{}", Search(body, text, Mode.RERANK, BUDGET_MS, False, IndexNames("shop")))
+
+
+async def test_the_budget_runs_from_the_arrival(enricher: Enricher, now: list[float]) -> None:
+    """What was spent before on reading the request is gone; codes that are at hand come all the same."""
+    first = [decision.status for decision in await enricher.decide([search("sofa")], [], 100.0)]
+    spent = now[0] - BUDGET_MS / 1000
+    cached, fresh = [(await enricher.decide([search(text)], [], spent))[0].status for text in ("sofa", "couch")]
+    assert (first, cached, fresh) == ([APPLIED], APPLIED, degraded(Reason.LATE))
