@@ -22,6 +22,7 @@ from gram_plugin.search.mappings import (
     read_mapping_file,
 )
 from gram_plugin.search.query import GramExtension, Mode
+from gram_plugin.serve.settings import ShimSettings
 
 README = Path(__file__).parents[3] / "mappings" / "README.md"
 UNKNOWN_TYPE = "No handler for type [rank_features] declared on field [weights]"
@@ -119,6 +120,12 @@ def test_pipeline_keeps_the_lexical_search_on_failure() -> None:
     assert native["output_map"] == [{"query.bool.should[1]": "clause"}]
     (action,) = read_mapping_file("gram-connector.json")["actions"]
     assert "${parameters.query_text}" in action["request_body"]
+
+
+def test_the_connector_names_the_port_of_the_shim() -> None:
+    """Who applies it as it is reaches the shim where it listens unless it is told otherwise."""
+    endpoint = read_mapping_file("gram-connector.json")["parameters"]["endpoint"]
+    assert endpoint == f"gram-shim:{ShimSettings(upstream_url='http://h').port}"
 
 
 def test_every_field_and_key_is_explained() -> None:
