@@ -19,6 +19,8 @@ from gram_plugin.contract.codes import Attribute, Role, readable_value
 
 PAD, EOS = "<pad>", "</s>"
 EMBEDDING_STD = 0.3
+ENCODED_AT_ONCE = 1_000
+"""Texts that the tokenizer is given at once: what it makes of one takes some 20 kB until its ids are read."""
 PROMPTS = {Role.QUERY: "<query>", Role.PRODUCT: "<product>"}
 
 
@@ -105,8 +107,11 @@ def _start_from_words(
 
 def input_ids(tokenizer: Tokenizer, texts: Sequence[str], role: Role, tokens: Tokens) -> list[list[int]]:
     """Prompt, text tokens cut to the role's limit, end token; one list for each text."""
-    encodings = tokenizer.encode_batch(list(texts), add_special_tokens=False)
-    return [tokens.framed(encoding.ids, role) for encoding in encodings]
+    found: list[list[int]] = []
+    for start in range(0, len(texts), ENCODED_AT_ONCE):
+        encodings = tokenizer.encode_batch(list(texts[start : start + ENCODED_AT_ONCE]), add_special_tokens=False)
+        found += [tokens.framed(encoding.ids, role) for encoding in encodings]
+    return found
 
 
 def padded(rows: Sequence[Sequence[int]], pad: int) -> torch.Tensor:

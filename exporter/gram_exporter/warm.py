@@ -27,6 +27,8 @@ CONFIDENT = 2.0
 """Pseudo-count: an association seen c times counts c / (c + 2)."""
 LOGIT_RANGE = 9.0
 """Greatest norm of an attribute vector: the decoder's output has norm 1 against them, so this bounds logits in nats."""
+COUNTED_AT_ONCE = 5_000
+"""Texts whose pairs of token and attribute are in memory at once: a thousand pairs for a text are 24 kB."""
 CROSS_GAIN = 2.0
 NOISE = 0.02
 RESIDUAL = 0.1
@@ -74,10 +76,10 @@ def warm_start(
 
 def associations(sightings: Sequence[Sighting], tokens: int, attributes: int) -> sparse.csr_array:
     """Positive pointwise mutual information, float64, shape (tokens, attributes), in nats."""
-    rows = np.concatenate([np.repeat(list(set(s.tokens)), len(s.attributes)) for s in sightings])
-    columns = np.concatenate([np.tile(s.attributes, len(set(s.tokens))) for s in sightings])
-    values = np.concatenate([np.tile(s.weights, len(set(s.tokens))) for s in sightings])
-    counts = sparse.coo_array((values, (rows, columns)), shape=(tokens, attributes)).tocsr().tocoo()
+    total = sparse.csr_array((tokens, attributes), dtype=np.float64)
+    for start in range(0, len(sightings), COUNTED_AT_ONCE):
+        total += _counts(sightings[start : start + COUNTED_AT_ONCE], total.shape)
+    counts = total.tocoo()
     of_token = np.asarray(counts.sum(axis=1)).ravel()
     of_attribute = np.asarray(counts.sum(axis=0)).ravel() ** SMOOTHED
     expected = of_token[counts.row] * of_attribute[counts.col] / of_attribute.sum()
@@ -85,6 +87,14 @@ def associations(sightings: Sequence[Sighting], tokens: int, attributes: int) ->
     found = sparse.csr_array((information, (counts.row, counts.col)), shape=(tokens, attributes))
     found.eliminate_zeros()
     return found
+
+
+def _counts(sightings: Sequence[Sighting], shape: tuple[int, ...]) -> sparse.csr_array:
+    """How often, by weight, a token stands in a text of an attribute; float64, shape (tokens, attributes)."""
+    rows = np.concatenate([np.repeat(list(set(s.tokens)), len(s.attributes)) for s in sightings])
+    columns = np.concatenate([np.tile(s.attributes, len(set(s.tokens))) for s in sightings])
+    values = np.concatenate([np.tile(s.weights, len(set(s.tokens))) for s in sightings])
+    return sparse.coo_array((values, (rows, columns)), shape=shape).tocsr()
 
 
 def factors(matrix: sparse.csr_array, width: int, seed: int) -> tuple[Floats, Floats]:

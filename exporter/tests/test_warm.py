@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from scipy import sparse
 from gram_exporter.config import TrainingConfig
 from gram_exporter.losses import code_nll
 from gram_exporter.model import TokenLimits, input_ids, new_model, padded, tokens_of, train_tokenizer
-from gram_exporter.warm import CONFIDENT, LOGIT_RANGE, Sighting, associations, factors, warm_start
+from gram_exporter.warm import CONFIDENT, COUNTED_AT_ONCE, LOGIT_RANGE, Sighting, associations, factors, warm_start
 from gram_plugin.contract.codes import Attribute, Role
 
 SETTINGS = TrainingConfig(d_model=32, encoder_layers=1, decoder_layers=1, dropout=0.0)
@@ -23,6 +24,32 @@ def test_association_is_positive_pointwise_mutual_information() -> None:
     counts, of_attribute = 4.0, 8.0**0.75
     expected = math.log(counts / (4.0 * of_attribute / (2 * of_attribute))) * counts / (counts + CONFIDENT)
     np.testing.assert_allclose(associations(seen, 3, 2).toarray(), [[expected, 0], [0, expected], [0, 0]])
+
+
+def test_many_texts_are_counted_as_few_are() -> None:
+    """Counted in several goes, every text counts once."""
+    rng = np.random.default_rng(2)
+    seen = [
+        Sighting(rng.integers(6, size=3).tolist(), [int(rng.integers(4))], [1.0]) for _ in range(COUNTED_AT_ONCE + 7)
+    ]
+    counts = np.zeros((6, 4))
+    for sighting in seen:
+        for token in set(sighting.tokens):
+            counts[token, sighting.attributes[0]] += 1
+    smoothed = counts.sum(axis=0) ** 0.75
+    expected = np.log(counts / (counts.sum(axis=1, keepdims=True) * smoothed / smoothed.sum()))
+    found = associations(seen, 6, 4).toarray()
+    np.testing.assert_allclose(found, np.maximum(expected, 0) * counts / (counts + CONFIDENT), rtol=1e-9)
+
+
+def test_counting_takes_no_more_memory_for_more_texts() -> None:
+    """The pairs of 20,000 texts, 24 bytes each, are never in memory together."""
+    seen = [Sighting(list(range(30)), list(range(5)), [1.0] * 5)] * 20_000
+    tracemalloc.start()
+    associations(seen, 30, 5)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 0.6 * 20_000 * 30 * 5 * 24
 
 
 def test_factors_give_back_a_matrix_of_low_rank() -> None:
