@@ -76,9 +76,9 @@ def warm_start(
 
 def associations(sightings: Sequence[Sighting], tokens: int, attributes: int) -> sparse.csr_array:
     """Positive pointwise mutual information, float64, shape (tokens, attributes), in nats."""
-    total = sparse.csr_array((tokens, attributes), dtype=np.float64)
+    total: sparse.csr_array = sparse.csr_array((tokens, attributes), dtype=np.float64)
     for start in range(0, len(sightings), COUNTED_AT_ONCE):
-        total += _counts(sightings[start : start + COUNTED_AT_ONCE], total.shape)
+        total = total + _counts(sightings[start : start + COUNTED_AT_ONCE], (tokens, attributes))
     counts = total.tocoo()
     of_token = np.asarray(counts.sum(axis=1)).ravel()
     of_attribute = np.asarray(counts.sum(axis=0)).ravel() ** SMOOTHED
@@ -89,7 +89,7 @@ def associations(sightings: Sequence[Sighting], tokens: int, attributes: int) ->
     return found
 
 
-def _counts(sightings: Sequence[Sighting], shape: tuple[int, ...]) -> sparse.csr_array:
+def _counts(sightings: Sequence[Sighting], shape: tuple[int, int]) -> sparse.csr_array:
     """How often, by weight, a token stands in a text of an attribute; float64, shape (tokens, attributes)."""
     rows = np.concatenate([np.repeat(list(set(s.tokens)), len(s.attributes)) for s in sightings])
     columns = np.concatenate([np.tile(s.attributes, len(set(s.tokens))) for s in sightings])
