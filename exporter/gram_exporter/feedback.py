@@ -12,6 +12,7 @@ from typing import NamedTuple
 from gram_exporter.clicks import ClickLog, read_clicks
 from gram_exporter.config import Config
 from gram_plugin.contract.records import RecordReader, broken_text, open_text
+from gram_plugin.contract.text import render_query
 from gram_plugin.errors import JudgmentsError
 
 Judgments = dict[str, dict[str, float]]
@@ -64,8 +65,12 @@ def positives(config: Config) -> Feedback:
 def merge(judgments: Judgments, clicks: ClickLog) -> Feedback:
     """Merges judgments and clicks; where they disagree about a product, the judgment holds.
 
-    The best grade of the file weighs as much as one click, lower grades in proportion.
+    The best grade of the file weighs as much as one click, lower grades in proportion. Queries that render
+    alike are the same query.
     """
+    judged: dict[str, set[str]] = defaultdict(set)
+    for query, grades in judgments.items():
+        judged[render_query(query)] |= grades.keys()
     best = max((grade for grades in judgments.values() for grade in grades.values()), default=0.0)
     wanted: dict[str, dict[str, float]] = defaultdict(dict)
     unwanted: dict[str, set[str]] = defaultdict(set)
@@ -73,7 +78,7 @@ def merge(judgments: Judgments, clicks: ClickLog) -> Feedback:
         wanted[query] |= {docid: grade / best for docid, grade in grades.items() if grade > 0}
         unwanted[query] |= {docid for docid, grade in grades.items() if grade <= 0}
     for product in clicks.products:
-        if product.product_id in judgments.get(product.query, {}):
+        if product.product_id in judged.get(render_query(product.query), ()):
             continue
         if product.clicks:
             wanted[product.query][product.product_id] = product.weight
@@ -111,7 +116,7 @@ def read_judgments(path: Path, *, queries: Path | None = None) -> Judgments:
 def _table_rows(path: Path) -> Iterator[_Judged]:
     columns: dict[str, str] = {}
     for record in RecordReader(path, error=JudgmentsError):
-        columns = columns or _columns(path, record.line, list(record.source))
+        columns = columns or _columns(path, record.line, record.columns or tuple(record.source))
         cells = {role: _cell(record.source.get(name)) for role, name in columns.items()}
         if missing := [columns[role] for role, cell in cells.items() if not cell]:
             raise _broken(path, record.line, f"has no {' and no '.join(missing)}")
@@ -123,7 +128,7 @@ def _cell(found: object) -> str:
     return str(found).strip() if is_value else ""
 
 
-def _columns(path: Path, line: int, names: list[str]) -> dict[str, str]:
+def _columns(path: Path, line: int, names: tuple[str, ...]) -> dict[str, str]:
     by_lower = {name.lower(): name for name in names}
     columns = {
         role: next((by_lower[synonym] for synonym in synonyms if synonym in by_lower), "")

@@ -71,6 +71,7 @@ def test_repeated_pairs_get_the_mean(tmp_path: Path) -> None:
     ("text", "finding"),
     [
         ("query,docid,rating\nsofa,7,3\nsofa,8,good\n", ":3: grade must be a number, found 'good'"),
+        ("query,docid,rating\nsofa,7,\nsofa,8,1\n", ":2: has no rating"),
         ("query,docid,rating\nsofa,7,nan\n", ":2: grade must be a number, found 'nan'"),
         ("query,docid,rating\nsofa,7,3\n,8,1\n", ":3: has no query"),
         ("query,docid,rating\nsofa,7,3\nsofa,,1\n", ":3: has no docid"),
@@ -131,6 +132,14 @@ def test_judgments_hold_against_clicks() -> None:
         wanted={"sofa": {"b": 1.0, "f": 0.25, "c": 2.5}},
         unwanted={"sofa": frozenset("ad"), "bed": frozenset("a")},
         ignored={"action hover": 2},
+    )
+
+
+def test_judgments_hold_against_clicks_however_they_are_written() -> None:
+    """A query that was typed in other letters is the judged one."""
+    clicked = (ClickedProduct("red SOFA", "a", 9, 9, 5.0, 0), ClickedProduct("red SOFA", "c", 9, 3, 2.5, 0))
+    assert merge({"Red  sofa": {"a": 0.0, "b": 4.0}}, ClickLog(clicked, {})) == Feedback(
+        wanted={"Red  sofa": {"b": 1.0}, "red SOFA": {"c": 2.5}}, unwanted={"Red  sofa": frozenset("a")}
     )
 
 

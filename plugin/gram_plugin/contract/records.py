@@ -10,7 +10,7 @@ import math
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, TextIO, cast
 
@@ -28,10 +28,14 @@ _TO_UTF8 = "save the file as UTF-8, for example with `iconv -f WINDOWS-1252 -t U
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One object of a file; `line` counts from 1 and is where the record begins."""
+    """One object of a file; `line` counts from 1 and is where the record begins.
+
+    `columns` are all names of a table's header, for `source` lacks those whose cell is empty; none for JSON.
+    """
 
     source: dict[str, Any]
     line: int
+    columns: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +185,7 @@ def _cell_rows(stream: TextIO, delimiter: str) -> Iterator[Record | SkippedLine]
     # Process-wide, and the only way: the csv module refuses cells over 128 KiB by default.
     csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_CHARS))
     reader = csv.reader(_lines(stream), delimiter=delimiter, strict=True)
-    header: list[str] | None = None
+    header: tuple[str, ...] | None = None
     while True:
         line = reader.line_num + 1
         try:
@@ -199,16 +203,17 @@ def _cell_rows(stream: TextIO, delimiter: str) -> Iterator[Record | SkippedLine]
             yield _cell_row(line, header, cells)
 
 
-def _cell_row(line: int, header: list[str], cells: list[str]) -> Record | SkippedLine:
+def _cell_row(line: int, header: tuple[str, ...], cells: list[str]) -> Record | SkippedLine:
     if len(cells) != len(header):
         return SkippedLine(line, f"has {len(cells)} cells where the header has {len(header)}")
     if broken := broken_text("".join(cells)):
         return SkippedLine(line, broken)
-    return Record({name: cell for name, cell in zip(header, cells, strict=True) if name and cell.strip()}, line)
+    source = {name: cell for name, cell in zip(header, cells, strict=True) if name and cell.strip()}
+    return Record(source, line, header)
 
 
-def _header_of(cells: list[str], line: int) -> list[str]:
-    names = [cell.strip() for cell in cells]
+def _header_of(cells: list[str], line: int) -> tuple[str, ...]:
+    names = tuple(cell.strip() for cell in cells)
     twice = sorted({name for name in names if name and names.count(name) > 1})
     fault = f"the header names {', '.join(twice)} more than once" if twice else broken_text("".join(names))
     if fault:
