@@ -15,10 +15,9 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from gram_exporter.config import TrainingConfig
 from gram_plugin.contract.bundle import Tokens
-from gram_plugin.contract.codes import Attribute, Role, readable_value
+from gram_plugin.contract.codes import Role
 
 PAD, EOS = "<pad>", "</s>"
-EMBEDDING_STD = 0.3
 ENCODED_AT_ONCE = 1_000
 """Texts that the tokenizer is given at once: what it makes of one takes some 20 kB until its ids are read."""
 PROMPTS = {Role.QUERY: "<query>", Role.PRODUCT: "<product>"}
@@ -63,17 +62,11 @@ def tokens_of(tokenizer: Tokenizer, limits: TokenLimits) -> Tokens:
     )
 
 
-def new_model(
-    tokenizer: Tokenizer, attributes: Sequence[Attribute], tokens: Tokens, settings: TrainingConfig
-) -> T5ForConditionalGeneration:
-    """A model from scratch whose attribute embeddings begin as the mean of their words' embeddings.
-
-    The library's default initialisation (embeddings of standard deviation 1) does not train at the
-    rates that a small model needs, so weights start small.
-    """
+def new_model(attributes: int, tokens: Tokens, settings: TrainingConfig) -> T5ForConditionalGeneration:
+    """A model from scratch; `warm.warm_start` gives it its embeddings, without them it hardly trains."""
     heads = max(1, settings.d_model // 32)
     config = T5Config(  # type: ignore[no-untyped-call]
-        vocab_size=tokens.first_attribute + len(attributes),
+        vocab_size=tokens.first_attribute + attributes,
         d_model=settings.d_model,
         d_kv=settings.d_model // heads,
         d_ff=settings.d_model * 3,
@@ -89,20 +82,7 @@ def new_model(
         tie_word_embeddings=True,
     )
     torch.manual_seed(settings.seed)
-    model = T5ForConditionalGeneration(config)
-    with torch.no_grad():
-        model.shared.weight.normal_(0.0, EMBEDDING_STD)
-        _start_from_words(model.shared.weight, tokenizer, attributes, tokens.first_attribute)
-    return model
-
-
-def _start_from_words(
-    embedding: torch.Tensor, tokenizer: Tokenizer, attributes: Sequence[Attribute], first: int
-) -> None:
-    for at, encoding in enumerate(tokenizer.encode_batch([readable_value(a.value) for a in attributes])):
-        if encoding.ids:
-            mean = embedding[encoding.ids].mean(dim=0)  # (d_model,)
-            embedding[first + at] = 0.5 * embedding[first + at] + mean
+    return T5ForConditionalGeneration(config)
 
 
 def input_ids(tokenizer: Tokenizer, texts: Sequence[str], role: Role, tokens: Tokens) -> list[list[int]]:

@@ -132,7 +132,7 @@ class Course:
         attributes = attributes_of(prepared.codebook.entries())
         id_of = {attribute: tokens.first_attribute + at for at, attribute in enumerate(attributes)}
         self.rows = [[*(id_of[a] for a in code.attributes), tokens.eos] for code in prepared.codebook.codes]
-        self.model = new_model(tokenizer, attributes, tokens, config)
+        self.model = new_model(len(attributes), tokens, config)
         warm_start(self.model, list(self._sightings(id_of)), first_attribute=tokens.first_attribute, seed=config.seed)
         torch.nn.Module.to(self.model, self.device)
         self.optimiser = _optimiser(self.model, config)

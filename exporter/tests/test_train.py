@@ -183,7 +183,7 @@ def test_loss_equals_a_slow_reference() -> None:
     attributes = [Attribute.of("type", name) for name in ("sofa", "lamp", "table")]
     tokenizer = train_tokenizer(["blue sofa", "red lamp", "table"] * 3, 512)
     tokens = tokens_of(tokenizer, TokenLimits(16, 24))
-    model = new_model(tokenizer, attributes, tokens, SETTINGS)
+    model = new_model(len(attributes), tokens, SETTINGS)
     torch.nn.Module.eval(model)
     texts, first = ["a blue sofa", "lamp"], tokens.first_attribute
     codes = [[first, first + 1, tokens.eos], [first + 2, tokens.eos], [first + 1, tokens.eos], [first, tokens.eos]]

@@ -73,7 +73,7 @@ def test_an_untrained_model_prefers_what_its_words_were_seen_with() -> None:
     texts = {"blue couch": 0, "red couch": 0, "blue torch": 1, "red torch": 1, "blue desk": 2, "red desk": 2}
     tokenizer = train_tokenizer([text for text in texts for _ in range(4)], 512)
     tokens = tokens_of(tokenizer, TokenLimits(16, 24))
-    model = new_model(tokenizer, attributes, tokens, SETTINGS)
+    model = new_model(len(attributes), tokens, SETTINGS)
     ids = input_ids(tokenizer, list(texts), Role.QUERY, tokens)
     seen = [Sighting(row, [attribute], [1.0]) for row, attribute in zip(ids, texts.values(), strict=True)] * 5
     warm_start(model, seen, first_attribute=tokens.first_attribute, seed=0)
@@ -95,7 +95,7 @@ def test_no_attribute_can_shout_down_the_others() -> None:
     attributes = [Attribute.of("type", f"t{at}") for at in range(60)]
     tokenizer = train_tokenizer(["alpha beta gamma delta"] * 4, 512)
     tokens = tokens_of(tokenizer, TokenLimits(16, 24))
-    model = new_model(tokenizer, attributes, tokens, SETTINGS)
+    model = new_model(len(attributes), tokens, SETTINGS)
     seen = [
         Sighting(list(rng.integers(5, tokens.first_attribute, 4)), [int(59 * rng.power(8))], [float(rng.power(0.2))])
         for _ in range(3000)
