@@ -8,6 +8,7 @@ with the generator's, see `OnnxGenerator`.
 from __future__ import annotations
 
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from gram_plugin.errors import BundleError
 Floats = npt.NDArray[np.float32]
 
 _REMAKE = "make the bundle again with `gram train` and `gram export`"
+_UNREADABLE = (OSError, EOFError, RuntimeError, KeyError, ValueError, TypeError, zlib.error, zipfile.BadZipFile)
+"""All that numpy and zipfile raise for a damaged file."""
 QUERY_LENGTH = 8.0
 """Length of every query's vector: bounds the logits, so that a long query is no surer than a short one."""
 
@@ -71,10 +74,10 @@ class LinearArm:
             BundleError: the file is malformed, of another version, or of another codebook.
         """
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
                 arm = cls(*(stored[name].astype(np.float32) for name in ("features", "codes", "bias")))
                 version = int(stored["version"])
-        except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
+        except _UNREADABLE as error:
             raise BundleError(f"{path} is no linear arm: {error!r}", next_step=_REMAKE) from error
         if version != FEATURES_VERSION:
             raise BundleError(
