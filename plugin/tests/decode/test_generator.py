@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gram_plugin.contract.codes import MAX_CODES, Role
+from gram_plugin.contract.bundle import CodebookEntry
+from gram_plugin.contract.codes import BEAM_WIDTH, MAX_CODES, Attribute, Code, Role
+from gram_plugin.contract.features import BUCKETS, features_of
 from gram_plugin.contract.text import render_query
 from gram_plugin.decode.beam import Ranking
-from gram_plugin.decode.generator import OnnxGenerator
+from gram_plugin.decode.generator import OnnxGenerator, blend, rarity_of
+from gram_plugin.decode.linear import LinearArm
 from gram_plugin.errors import BundleError, DecodeError
 
 EditManifest = Callable[[Callable[[dict[str, Any]], object]], Path]
@@ -170,3 +174,188 @@ def test_logits_that_do_not_reach_the_attributes_are_refused(replace_file: Calla
     """A codebook of another training has more attributes than the graph answers for, or fewer."""
     with pytest.raises(BundleError, match=r"attributes up to column \d+, logits of \d+ columns"):
         OnnxGenerator.open(replace_file("codebook.tsv", b"type=notebook\t3\n"))
+
+
+def ranking_of(probability: dict[int, float]) -> Ranking:
+    """What a generator wrote, from code to probability."""
+    return Ranking(np.array(list(probability), np.int64), np.log(np.array(list(probability.values()), float)))
+
+
+def slow_blend(written: dict[int, float], linear: list[float], share: float, limit: int) -> list[tuple[int, float]]:
+    """Code by code: the mixture of two probabilities, likeliest first, equal ones by number, none that cannot be."""
+    mixture = {code: share * probability for code, probability in enumerate(linear)}
+    for code, probability in written.items():
+        mixture[code] += (1 - share) * probability
+    ranked = sorted(mixture.items(), key=lambda item: (-item[1], item[0]))
+    return [(code, probability) for code, probability in ranked[:limit] if probability > 0]
+
+
+@st.composite
+def mixtures(draw: st.DrawFn) -> tuple[dict[int, float], list[float]]:
+    """What a generator wrote and an arm's probabilities of all codes, no two of them equal."""
+    weights = draw(st.lists(st.integers(1, 10**6), min_size=1, max_size=40, unique=True))
+    linear = [weight / sum(weights) for weight in weights]
+    codes = draw(st.lists(st.integers(0, len(linear) - 1), max_size=10, unique=True))
+    return {code: draw(st.floats(1e-6, 1.0)) / 10 for code in codes}, linear
+
+
+@given(parts=mixtures(), share=st.sampled_from([0.0, 1.0]) | st.floats(0.0, 1.0), limit=st.integers(1, 50))
+def test_a_blend_equals_the_slow_reference(
+    parts: tuple[dict[int, float], list[float]], share: float, limit: int
+) -> None:
+    """Although only the likeliest codes of either part are looked at, no better one is missed, whatever the share."""
+    written, linear = parts
+    found = blend(ranking_of(written), np.log(linear), share, limit)
+    expected = slow_blend(written, linear, share, limit)
+    probability = np.exp(found.log_probability)
+    np.testing.assert_allclose(probability, [probability for _, probability in expected], rtol=1e-9)
+    mixture = dict(slow_blend(written, linear, share, len(linear)))
+    np.testing.assert_allclose(probability, [mixture[code] for code in found.code.tolist()], rtol=1e-9)
+    assert len(set(found.code.tolist())) == found.code.size
+    assert found.code.dtype == np.int64
+
+
+WRITTEN = ranking_of({2: 0.5, 0: 0.25})
+LINEAR = np.log([0.1, 0.2, 0.3, 0.4])
+
+
+@pytest.mark.parametrize(
+    ("share", "limit", "expected"),
+    [
+        (0.5, 4, {2: 0.4, 3: 0.2, 0: 0.175, 1: 0.1}),
+        (0.5, 2, {2: 0.4, 3: 0.2}),
+        (0.5, 1, {2: 0.4}),
+        (1.0, 9, {3: 0.4, 2: 0.3, 1: 0.2, 0: 0.1}),
+        (0.0, 9, {2: 0.5, 0: 0.25}),
+    ],
+    ids=["both", "two", "one", "the arm alone", "the generator alone"],
+)
+def test_a_blend_is_the_weighted_sum_best_first(share: float, limit: int, expected: dict[int, float]) -> None:
+    """A share of 1 is the arm's ranking, one of 0 the generator's, without codes that it did not write."""
+    found = blend(WRITTEN, LINEAR, share, limit)
+    assert found.code.tolist() == list(expected)
+    assert np.exp(found.log_probability).tolist() == pytest.approx(list(expected.values()))
+
+
+def test_equally_likely_codes_keep_the_order_of_the_codebook() -> None:
+    """The same text gets the same answer every time."""
+    found = blend(Ranking.empty(), np.log(np.full(4, 0.25)), 0.5, 4)
+    assert found.code.tolist() == [0, 1, 2, 3]
+
+
+def test_nothing_is_blended_where_the_arm_knows_nothing() -> None:
+    """What the generator wrote of such a text is a guess, and it is left to the words."""
+    found = blend(WRITTEN, None, 0.5, 4)
+    assert by_code(found) == {}
+
+
+def entries(*products: int) -> list[CodebookEntry]:
+    """Codes that so many products carry."""
+    return [CodebookEntry(Code((Attribute("type", str(at)),)), count) for at, count in enumerate(products)]
+
+
+@given(carriers=st.lists(st.integers(0, 2_000_000), min_size=1, max_size=20), products=st.integers(2, 1_000_000))
+def test_rarity_is_within_its_bounds_and_falls_with_the_carriers(carriers: list[int], products: int) -> None:
+    """ln(products / carriers) / ln(products), from 1 for one carrier down to 0.01, for impossible counts too."""
+    found = rarity_of(entries(*sorted(carriers)), products)
+    counts = [min(max(1, count), products) for count in sorted(carriers)]
+    expected = [max(0.01, math.log(products / count) / math.log(products)) for count in counts]
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    assert 0.01 <= found.min() <= found.max() <= 1.0
+    assert (np.diff(found) <= 0).all()
+
+
+@pytest.mark.parametrize("products", [0, 1])
+def test_rarity_is_one_where_the_catalogue_is_not_known(products: int) -> None:
+    """A bundle that does not tell its products weighs all codes alike."""
+    assert rarity_of(entries(0, 1, 900), products).tolist() == [1.0, 1.0, 1.0]
+
+
+def test_rarity_of_known_carriers() -> None:
+    """Of a thousand products one, ten, a hundred and all: the logarithm is what counts."""
+    assert rarity_of(entries(1, 10, 100, 1000), 1000).tolist() == pytest.approx([1.0, 2 / 3, 1 / 3, 0.01])
+
+
+SHARE = 0.6
+KNOWN = "a red shoe"
+
+
+@pytest.fixture
+def arm_bytes(tmp_path: Path, generator: OnnxGenerator) -> bytes:
+    """The file of an arm that knows the words of `KNOWN` and nothing else."""
+    rng = np.random.default_rng(1)
+    features = np.zeros((BUCKETS, 4), np.float32)
+    known = list(features_of(KNOWN).buckets)
+    features[known] = rng.normal(size=(len(known), 4))
+    codes = len(generator.codebook)
+    arm = LinearArm(features, rng.normal(size=(codes, 4)).astype(np.float32), np.zeros(codes, np.float32))
+    arm.save(tmp_path / "arm.npz")
+    return (tmp_path / "arm.npz").read_bytes()
+
+
+@pytest.fixture
+def blending(
+    arm_bytes: bytes, replace_file: Callable[[str, bytes], Path], edit_manifest: EditManifest
+) -> OnnxGenerator:
+    """The generator of a copy of the tiny bundle that has an arm."""
+    replace_file("linear.npz", arm_bytes)
+    return OnnxGenerator.open(edit_manifest(lambda manifest: manifest.update(linear_share=SHARE)))
+
+
+def test_queries_are_ranked_by_the_mixture(generator: OnnxGenerator, blending: OnnxGenerator) -> None:
+    """Codes of the usual beams and codes of the arm, by s · P_linear + (1 - s) · P_generator, best first."""
+    arm = blending.linear
+    assert arm is not None
+    linear = arm.log_probabilities(KNOWN)
+    assert linear is not None
+    written = generator.rank([KNOWN], Role.QUERY, limit=BEAM_WIDTH)[0]
+    known = {code: math.exp(nats) for code, nats in by_code(written).items()}
+    expected = slow_blend(known, np.exp(linear).tolist(), SHARE, MAX_CODES)
+    found = blending.rank([KNOWN], Role.QUERY)[0]
+    assert found.code.tolist() == [code for code, _ in expected]
+    np.testing.assert_allclose(np.exp(found.log_probability), [probability for _, probability in expected], rtol=1e-6)
+
+
+def test_products_are_ranked_by_the_generator_alone(generator: OnnxGenerator, blending: OnnxGenerator) -> None:
+    """The arm has learned from queries only."""
+    found, alone = (model.generate([KNOWN, "x500"], Role.PRODUCT) for model in (blending, generator))
+    assert found == alone
+    assert [len(codes) for codes in found] == [MAX_CODES, MAX_CODES]
+
+
+def test_codes_of_the_mixture_carry_calibrated_probabilities(blending: OnnxGenerator) -> None:
+    """`generate` is the mixture through the query's curve, at most as many codes as asked for."""
+    ranking = blending.rank([KNOWN], Role.QUERY, limit=5)[0]
+    curve = blending.bundle.calibration[Role.QUERY]
+    found = blending.generate([KNOWN], Role.QUERY, limit=5)[0]
+    assert [item.code for item in found] == [blending.codebook[at].code for at in ranking.code]
+    assert [item.probability for item in found] == curve.at(ranking.log_probability).tolist()
+
+
+def test_a_query_of_which_the_arm_knows_no_part_gets_no_code(blending: OnnxGenerator) -> None:
+    """A model number is left to the words, in its place among queries that are answered."""
+    found = blending.generate(["x500", KNOWN, "", "!?"], Role.QUERY)
+    assert [len(codes) for codes in found] == [0, MAX_CODES, 0, 0]
+
+
+def test_codes_carry_the_rarity_of_their_place_in_the_codebook(edit_manifest: EditManifest) -> None:
+    """Every written code has the rarity that its carriers give it in a catalogue of this size."""
+    generator = OnnxGenerator.open(edit_manifest(lambda manifest: manifest.update(products=100)))
+    rarity = {entry.code: math.log(100 / entry.products) / math.log(100) for entry in generator.codebook}
+    found = {item.code: item.rarity for item in generator.generate([KNOWN], Role.QUERY)[0]}
+    assert found == pytest.approx({code: rarity[code] for code in found})
+
+
+def test_a_share_without_an_arm_is_refused(edit_manifest: EditManifest) -> None:
+    """The manifest promises a file that is not there."""
+    with pytest.raises(BundleError, match=r"manifest\.json does not list linear\.npz"):
+        OnnxGenerator.open(edit_manifest(lambda manifest: manifest.update(linear_share=SHARE)))
+
+
+def test_an_arm_without_a_share_is_left_alone(
+    generator: OnnxGenerator, arm_bytes: bytes, replace_file: Callable[[str, bytes], Path]
+) -> None:
+    """Where held-out queries were better off without it, the generator answers alone, also what the arm would not."""
+    alone = OnnxGenerator.open(replace_file("linear.npz", arm_bytes))
+    assert alone.linear is None
+    assert alone.generate([KNOWN, "x500"], Role.QUERY) == generator.generate([KNOWN, "x500"], Role.QUERY)
