@@ -142,7 +142,7 @@ class Course:
         self.loss_last: float | None = None
 
     def run(self, checkpoint: Path, *, resume: bool, progress: Progress) -> None:
-        """Trains to the end, saving a checkpoint twice a minute and when stopped.
+        """Trains to the end, saving a checkpoint twice a minute, when stopped and at the end.
 
         Raises:
             TrainingError: the loss is no longer a finite number, or the checkpoint is unusable.
@@ -158,6 +158,7 @@ class Course:
         except BaseException:  # an interrupt above all: nothing that was learned is lost
             save_checkpoint(checkpoint, self.model, self.optimiser, self._position())
             raise
+        save_checkpoint(checkpoint, self.model, self.optimiser, self._position())  # more is to do before it is written
 
     def _advance(self, checkpoint: Path, progress: Progress) -> None:
         begun = saved = time.monotonic()

@@ -102,6 +102,22 @@ def test_a_training_stopped_at_its_last_step_can_be_finished(tmp_path: Path) -> 
     assert all(torch.equal(weight, _weights(broken)[name]) for name, weight in _weights(whole).items())
 
 
+def test_a_training_stopped_after_its_last_step_has_its_checkpoint(tmp_path: Path) -> None:
+    """Stopped while the linear arm is trained, it goes on from the end of the model's training."""
+    stages: list[tuple[str, int]] = []
+
+    def stop(stage: str, done: int, _total: int) -> None:
+        stages.append((stage, done))
+        if stage == "train the linear arm":
+            raise KeyboardInterrupt
+
+    for resume in (False, True):
+        stages.clear()
+        with pytest.raises(KeyboardInterrupt):
+            train(PRODUCTS, WANTED, CONFIG, tmp_path, resume=resume, progress=stop)
+    assert [done for stage, done in stages if stage == "train"] == []
+
+
 def test_a_training_that_fails_leaves_the_finished_one(tmp_path: Path) -> None:
     """A catalogue that cannot be trained on takes nothing away from what was trained before."""
     record = train(PRODUCTS, WANTED, CONFIG, tmp_path)
