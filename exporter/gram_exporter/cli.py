@@ -85,6 +85,10 @@ def _export(
     training: _Training = DEFAULT_TRAINING,
     bundle: Annotated[Path, typer.Option("--bundle", help="Folder to write.")] = DEFAULT_BUNDLE,
     precision: Annotated[str, typer.Option("--precision", help="int8 or fp32.")] = "int8",
+    linear_share: Annotated[
+        float | None,
+        typer.Option("--linear-share", help="Part of the linear arm, 0 to 1; else what held-out queries say."),
+    ] = None,
 ) -> None:
     """Turn a finished training into the bundle that serving reads, behind the parity gate."""
     with workshop("export"):
@@ -95,6 +99,7 @@ def _export(
             training,
             bundle,
             precision=precision,
+            share=linear_share,
             progress=lambda step, share: report(f"export: {step}", round(100 * share), 100),
         )
     console.print(f"Exported to {bundle}. Next: gram mapping apply INDEX, then gram ingest", soft_wrap=True)

@@ -53,22 +53,27 @@ def export_bundle(
     *,
     precision: str = "int8",
     tolerance: parity.Tolerance = parity.INT8,
+    share: float | None = None,
     progress: Progress = lambda _stage, _share: None,
 ) -> Bundle:
     """Makes the bundle `target` whole, or leaves what was there; `tolerance` is that of int8.
+
+    `share` fixes the linear arm's part in P(code | query), 0 to 1; None takes what fits held-out queries best.
 
     Raises:
         ExportError: there is no finished training, the model cannot be exported, or the graphs fail the parity gate.
     """
     if precision not in PRECISIONS:
         raise ExportError(f"precision {precision!r} is unknown", next_step=f"use one of {', '.join(PRECISIONS)}")
+    if share is not None and not 0 <= share <= 1:
+        raise ExportError(f"the linear arm's part is {share}", next_step="give one between 0 and 1, or none")
     record = read_record(training)
     texts = _calibration_texts(training)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as room:
         exporting = _Exporting(training, record, texts, Path(room), tolerance, progress)
         draft = exporting.checked(precision)
-        return exporting.finished(draft, target)
+        return exporting.finished(draft, target, share)
 
 
 class _Exporting:
@@ -107,10 +112,10 @@ class _Exporting:
         self._parity["int8"] = asdict(parity.check_parity(expected, small, self._tolerance))
         return small
 
-    def finished(self, draft: OnnxGenerator, target: Path) -> Bundle:
+    def finished(self, draft: OnnxGenerator, target: Path, share: float | None) -> Bundle:
         """Calibrates a draft and moves it to its place."""
         self._progress("calibrating", 0.7)
-        draft = self._with_linear(draft)
+        draft = self._with_linear(draft, share)
         calibrated = {role: calibrate(draft, self._texts, role) for role in Role}
         path = draft.bundle.path
         write_calibration(path / CALIBRATION, {role: found.curve for role, found in calibrated.items()})
@@ -119,13 +124,13 @@ class _Exporting:
         self._progress("bundle ready", 1.0)
         return bundle
 
-    def _with_linear(self, draft: OnnxGenerator) -> OnnxGenerator:
-        """The draft with the linear arm that training left, and the share of it that fits held-out queries best."""
+    def _with_linear(self, draft: OnnxGenerator, share: float | None) -> OnnxGenerator:
+        """The draft with the linear arm that training left, at the given part or the one that fits best."""
         source = self._training / LINEAR
-        if not source.is_file():
+        if not source.is_file() or share == 0:
             return draft
         arm = LinearArm.load(source, len(draft.codebook))
-        share = linear_share(draft, arm, self._texts)
+        share = linear_share(draft, arm, self._texts) if share is None else share
         shutil.copyfile(source, draft.bundle.file(LINEAR_FILE))
         manifest = replace(draft.manifest, linear_share=share)
         return replace(draft, linear=arm, bundle=replace(draft.bundle, manifest=manifest))

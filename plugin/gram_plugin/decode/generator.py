@@ -132,7 +132,8 @@ class OnnxGenerator:
         share, linear = self.manifest.linear_share, self.linear
         if linear is None or role is Role.PRODUCT:
             return self.written(texts, role, limit)
-        written = self.written(texts, role, min(limit, self.beam_width))
+        alone = share == 1  # then the generator need not be asked
+        written = [Ranking.empty()] * len(texts) if alone else self.written(texts, role, min(limit, self.beam_width))
         return [
             blend(found, linear.log_probabilities(text), share, limit)
             for text, found in zip(texts, written, strict=True)
