@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from gram_exporter.config import CatalogueConfig, Config, TrainingConfig
+from gram_exporter.config import CatalogueConfig, CodesConfig, Config, TrainingConfig
 from gram_exporter.prepare import CODES_PER_QUERY, Prepared, prepare, rendering_of
 from gram_plugin.contract.codes import Attribute, Code, Role
+from gram_plugin.contract.tagging import CodeFinder, Tagger
 from gram_plugin.contract.text import render_product
 from gram_plugin.errors import TrainingError
 
@@ -92,6 +95,35 @@ def test_right_codes_of_a_product_are_those_that_it_carries() -> None:
             assert item.codes
             assert Code.of([Attribute.of("type", source["kind"])]) in item.codes
             assert Code.of([Attribute.of("colour", (set(COLOURS) - {source["colour"]}).pop())]) not in item.codes
+
+
+_words = st.sampled_from(["sofa", "lamp", "oak", "blue", "red", "acme", "登山鞋", "soft", "x500"])
+_documents = st.fixed_dictionaries(
+    {"title": st.lists(_words, max_size=4).map(" ".join)},
+    optional={
+        "description": st.lists(_words, max_size=6).map(" ".join),
+        "kind": st.sampled_from(["sofa", "lamp"]),
+        "colour": st.lists(st.sampled_from(["blue", "red", "oak"]), max_size=2),
+        "brand": st.sampled_from(["acme", "zed", 3]),
+    },
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(_documents, min_size=3, max_size=12))
+def test_serving_finds_every_code_that_the_codebook_says_a_product_carries(
+    tmp_path_factory: pytest.TempPathFactory, documents: list[dict[str, Any]]
+) -> None:
+    """The tagger, written and read again, gives a product all the codes that training counted it for."""
+    products = {**PRODUCTS, **{f"d{at}": document for at, document in enumerate(documents)}}
+    found = prepare(products, {}, dataclasses.replace(CONFIG, codes=CodesConfig(max_attributes=3)))
+    path = tmp_path_factory.getbasetemp() / "prepared-tagger.json"
+    found.tagger.save(path)
+    tagger, finder = Tagger.load(path), CodeFinder(found.codebook.codes)
+    pointer, columns = found.codebook.carried.indptr, found.codebook.carried.indices
+    for row, source in enumerate(products.values()):
+        carried = {found.codebook.codes[at].text for at in columns[pointer[row] : pointer[row + 1]]}
+        assert carried <= {code.text for code in finder.codes_of(tagger.attributes(source))}
 
 
 @pytest.mark.parametrize("wanted", [{}, {"couch": {}}, {"couch": {"unknown": 1.0}}, {" \t": SOFAS}])

@@ -179,11 +179,11 @@ def product_text(source: Mapping[str, Any], text_fields: Sequence[str], types: M
 
 
 def attribute_or_none(type_name: str, value: str) -> Attribute | None:
-    """An attribute, or None for a value that names nothing: too long, or without words."""
+    """An attribute, or None for a value that names nothing: too long, even for a code of its own, or without words."""
     if len(value) > MAX_VALUE_CHARS or not words(value.casefold()):
         return None
     try:
-        return Attribute.of(type_name, value)
+        return Code.of([Attribute.of(type_name, value)]).family
     except CodeError:
         return None
 
