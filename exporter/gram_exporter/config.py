@@ -102,7 +102,11 @@ class SearchConfig:
     fields: tuple[str, ...] = _setting("searched fields with their boosts, such as title^3", ())
     operator: str = _setting("must one word match, or all", "or", among=OPERATORS)
     fuzzy: float = _setting("weight of a second match that forgives misspellings; 0 has none", 0.0, low=0.0, high=10.0)
-    strength: float | None = _setting("λ of the clause; calibrated for each index when left out", None, low=1e-6)
+    strength: float | None = _setting(
+        "share of the index's score scale that a certain code may count; tuned, or a default, when left out",
+        None,
+        low=1e-6,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

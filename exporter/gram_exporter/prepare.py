@@ -62,10 +62,11 @@ def prepare(
     tagger = _tagger(texts, config)
     view = CatalogueView(
         ids=tuple(products),
-        titles=tuple(text.title for text in texts),
+        titles=tuple(text.title[: rendering.max_field_chars] for text in texts),
         texts=tuple(render_product(source, rendering) for source in products.values()),
         attributes=tuple(product_attributes(text, tagger.lexicon, tagger.terms) for text in texts),
     )
+    del texts
     settings = CodebookSettings(
         config.codes.min_products, config.codes.max_attributes, config.codes.max_share, config.codes.max_codes
     )

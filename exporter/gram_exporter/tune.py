@@ -9,7 +9,7 @@ from typing import Any
 from opensearchpy import OpenSearch
 
 from gram_exporter.config import SearchConfig
-from gram_exporter.lexical import FORMS_TRIED, Lexical, first_forms, further_forms, lexical_query
+from gram_exporter.lexical import FURTHER_FORMS, Lexical, first_forms, further_forms, lexical_query
 from gram_exporter.measures import Judgments, Run, per_query, require_measured
 from gram_plugin.contract.codes import Generator, Role, ScoredCode
 from gram_plugin.contract.text import render_query
@@ -17,7 +17,7 @@ from gram_plugin.errors import JudgmentsError, SearchError
 from gram_plugin.search.client import asking, url_of
 from gram_plugin.search.query import ClauseSettings, Mode, enrich
 
-STRENGTHS = (0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.5)
+STRENGTHS = (0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.5, 4.0)
 MAX_QUERIES = 300
 DEPTH = 100
 _BATCH = 20
@@ -40,12 +40,13 @@ def tune_lexical(
     other_fields: Sequence[str],
     judgments: Judgments,
     *,
+    own: SearchConfig | None = None,
     progress: Progress | None = None,
 ) -> SearchConfig:
     """The best of the usual lexical queries over an index: the baseline that codes must beat.
 
-    Tried are multi_match types and title boosts, then for the best of them a fuzzy companion and all words instead of
-    any (see `lexical`), by the mean of nDCG@10 and R@100.
+    Tried are the owner's own form, multi_match types and title boosts, then for the best of them a fuzzy companion and
+    all words instead of any (see `lexical`), by the mean of nDCG@10 and R@100.
 
     Args:
         client: OpenSearch with the index.
@@ -53,6 +54,7 @@ def tune_lexical(
         text_fields: searchable texts, the title first.
         other_fields: searchable attribute fields.
         judgments: development judgments; the first 300 queries with a relevant product are used.
+        own: the owner's form, whose boosts and fields the others keep.
         progress: told of every query form.
 
     Raises:
@@ -62,16 +64,17 @@ def tune_lexical(
     queries = development_queries(judgments)
     report = progress or (lambda _stage, _done, _total: None)
     scores: dict[SearchConfig, float] = {}
+    first = first_forms(text_fields, other_fields, own)
 
     def best_with(forms: Sequence[SearchConfig]) -> SearchConfig:
         for form in forms:
             bodies = [_page(lexical_query(form)(query)) for query in queries]
             scores[form] = _score(_ask(client, index, queries, bodies), judgments, queries)
-            report("tune BM25", len(scores), FORMS_TRIED)
+            report("tune BM25", len(scores), len(first) + FURTHER_FORMS)
         _check_found(scores.values(), index)
         return max(scores, key=lambda form: scores[form])
 
-    return best_with(further_forms(best_with(first_forms(text_fields, other_fields))))
+    return best_with(further_forms(best_with(first)))
 
 
 def tune_strength(

@@ -62,7 +62,8 @@ class Tuning:
         searched = list(dict.fromkeys(named or [*catalogue.text, *catalogue.attributes]))
         text = [name for name in catalogue.text if name in searched] or searched[:1]
         others = [name for name in searched if name not in text]
-        found = tune_lexical(self.client, self.index, text, others, dev, progress=self.progress)
+        own = self.search if self.search.fields else None
+        found = tune_lexical(self.client, self.index, text, others, dev, own=own, progress=self.progress)
         return replace(self, search=replace(found, index=self.index, strength=self.search.strength))
 
     def calibrate(
