@@ -27,9 +27,9 @@ SETTINGS = ClauseSettings(strength=10.0, tie_breaker=0.3, max_codes=10)
 LEXICAL = {"multi_match": {"query": "hp laptop", "fields": ["title^3"]}}
 
 
-def scored(text: str, probability: float) -> ScoredCode:
+def scored(text: str, probability: float, rarity: float = 1.0) -> ScoredCode:
     """A code from its text."""
-    return ScoredCode(Code.parse(text), probability)
+    return ScoredCode(Code.parse(text), probability, rarity)
 
 
 def feature(text: str, boost: float) -> dict[str, Any]:
@@ -77,6 +77,52 @@ def test_most_probable_codes_are_kept_once() -> None:
     settings = ClauseSettings(strength=10.0, tie_breaker=0.0, max_codes=3)
     queries = [feature("type=x|brand=c", 3.0), feature("type=x|brand=d", 2.5), feature("type=x|brand=a", 1.0)]
     assert code_clause(codes, "g1", settings) == {"dis_max": {"queries": queries, "tie_breaker": 0.0}}
+
+
+@given(
+    strength=st.floats(1e-3, 1e3), probability=st.floats(1e-6, 1.0), rarity=st.floats(0.01, 1.0), weighted=st.booleans()
+)
+def test_a_boost_is_strength_times_probability_times_rarity(
+    strength: float, probability: float, rarity: float, weighted: bool
+) -> None:
+    """Whether the index maps weights or not, to six digits."""
+    settings = ClauseSettings(strength=strength, weighted=weighted)
+    clause = code_clause([scored("type=x", probability, rarity)], "g1", settings)
+    assert clause is not None
+    (part,) = clause.values()
+    assert part["boost"] == pytest.approx(strength * probability * rarity, rel=1e-5)
+
+
+def test_a_boost_is_written_with_six_digits() -> None:
+    """Half of a third of ten points; a probability above one counts as one."""
+    third = scored("type=x", 0.5, 1 / 3)
+    assert code_clause([third], "g1", SETTINGS) == feature("type=x", 1.66667)
+    assert code_clause([scored("type=x", 7.0, 0.5)], "g1", SETTINGS) == feature("type=x", 5.0)
+
+
+def test_the_heaviest_codes_are_kept() -> None:
+    """Too many codes: what half of the catalogue carries goes before what is less likely but tells more."""
+    codes = [
+        scored("type=x", 0.9, 0.1),
+        scored("type=x|brand=a", 0.4, 0.5),
+        scored("type=x|brand=b", 0.3, 1.0),
+        scored("type=x|brand=c", 0.5, 0.3),
+    ]
+    settings = ClauseSettings(strength=10.0, tie_breaker=0.0, max_codes=3)
+    queries = [feature("type=x|brand=b", 3.0), feature("type=x|brand=a", 2.0), feature("type=x|brand=c", 1.5)]
+    assert code_clause(codes, "g1", settings) == {"dis_max": {"queries": queries, "tie_breaker": 0.0}}
+
+
+def test_a_code_twice_counts_with_its_heavier_weight() -> None:
+    """Which of the two is likelier does not matter."""
+    codes = [scored("type=x", 0.9, 0.1), scored("type=x", 0.3, 0.5)]
+    assert code_clause(codes, "g1", SETTINGS) == feature("type=x", 1.5)
+
+
+@pytest.mark.parametrize("rarity", [0.0, -1.0, float("nan")])
+def test_unusable_rarity_makes_no_clause(rarity: float) -> None:
+    """A boost that OpenSearch would refuse never reaches it."""
+    assert code_clause([scored("type=a", 0.5, rarity)], "g1", SETTINGS) is None
 
 
 @pytest.mark.parametrize("probability", [0.0, -1.0, float("nan"), float("inf")])

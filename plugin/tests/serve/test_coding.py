@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from gram_plugin.contract.codes import MAX_CODES, Attribute, Code, Role, ScoredCode
+from gram_plugin.contract.codes import MAX_CODES, MAX_PRODUCT_CODES, Attribute, Code, Role, ScoredCode
 from gram_plugin.contract.text import Rendering, source_hash
 from gram_plugin.errors import DecodeError
 from gram_plugin.search.document import gram_object, pending_object
 from gram_plugin.serve.batching import Batcher
-from gram_plugin.serve.coding import CodeCache, Coded, Coder, CodingRules, Patience, Reason, select_codes
+from gram_plugin.serve.coding import (
+    CodeCache,
+    Coded,
+    Coder,
+    CodingRules,
+    Patience,
+    Reason,
+    Tags,
+    combined,
+    select_codes,
+)
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 RENDERING = Rendering(("title", "specs.size"))
@@ -49,13 +61,19 @@ class WordGenerator:
 
 @asynccontextmanager
 async def coding(
-    generator: WordGenerator, patience: Patience | None = None, *, cache_entries: int = 100, max_queue: int = 100
+    generator: WordGenerator,
+    patience: Patience | None = None,
+    *,
+    cache_entries: int = 100,
+    max_queue: int = 100,
+    max_codes: int = MAX_PRODUCT_CODES,
+    tags: Tags | None = None,
 ) -> AsyncIterator[Coder]:
     """A coder over the generator; its batcher is stopped at the end."""
     batcher = Batcher(generator, max_batch=4, max_wait_ms=0, max_queue=max_queue)
     await batcher.start()
     try:
-        rules = CodingRules(RENDERING, cache_entries=cache_entries)
+        rules = CodingRules(RENDERING, cache_entries=cache_entries, max_codes=max_codes, tags=tags)
         yield Coder(batcher, rules, patience, clock=lambda: NOW)
     finally:
         generator.gate.set()
@@ -243,6 +261,113 @@ def test_stored_codes_are_likely_ranked_distinct_and_capped() -> None:
     rules = CodingRules(RENDERING, min_probability=0.1, max_codes=2)
     scored = [word("a", 0.2), word("b", 0.9), word("c", 0.05), word("b", 0.1), word("d", 0.5)]
     assert select_codes(scored, rules) == (word("b", 0.9), word("d", 0.5))
+
+
+def test_sure_codes_come_first_with_weight_one() -> None:
+    """Those that the model finds likeliest lead them; its other codes follow with their own probability."""
+    written = [word("b", 0.9), word("d", 0.4), word("e", 0.7)]
+    tags = [word("a").code, word("d").code, word("b").code]
+    expected = (word("b", 1.0), word("d", 1.0), word("a", 1.0), word("e", 0.7))
+    assert combined(tags, written, 9) == expected
+    assert [combined(tags, written, most) for most in (0, 2, 4)] == [(), expected[:2], expected]
+
+
+def test_sure_codes_of_equal_likelihood_are_ordered_by_text() -> None:
+    """A product gets the same codes again, whatever order they were found in."""
+    tags, written = [word(text).code for text in "cabda"], [word("y", 0.3), word("x", 0.3)]
+    expected = (*(word(text, 1.0) for text in "abcd"), word("x", 0.3), word("y", 0.3))
+    assert combined(tags, written, 9) == combined(tags[::-1], written[::-1], 9) == expected
+
+
+def slow_combined(tags: Sequence[str], written: Mapping[str, float], most: int) -> list[tuple[str, float]]:
+    """Picks one code after another: a sure one while there is any, the likeliest, the first by text."""
+    left, picked = {*tags, *written}, list[tuple[str, float]]()
+    while left and len(picked) < most:
+        kind = [text for text in left if text in tags] or list(left)
+        highest = max(written.get(text, 0.0) for text in kind)
+        best = min(text for text in kind if written.get(text, 0.0) == highest)
+        picked.append((best, 1.0 if best in tags else written[best]))
+        left.remove(best)
+    return picked
+
+
+@given(
+    tags=st.lists(st.sampled_from("abcdefgh"), max_size=8),
+    written=st.dictionaries(st.sampled_from("efghijkl"), st.sampled_from([0.1, 0.5, 0.9, 1.0]), max_size=8),
+    most=st.integers(0, 12),
+)
+def test_combining_equals_the_slow_reference(tags: list[str], written: dict[str, float], most: int) -> None:
+    """Codes that both parts have, ties and any cap."""
+    found = combined([word(text).code for text in tags], [word(*item) for item in written.items()], most)
+    assert found == tuple(word(*item) for item in slow_combined(tags, written, most))
+
+
+def brand_tags(source: Mapping[str, Any]) -> list[Code]:
+    """Surely the code of the brand, where the document names one."""
+    return [word(source["brand"]).code] if "brand" in source else []
+
+
+def tagged(text: str, *codes: ScoredCode) -> Coded:
+    """What a product with this rendered text and these codes becomes."""
+    return Coded(gram_object(codes, "g2", source_hash(text, "g2"), NOW))
+
+
+async def test_a_product_has_its_sure_codes_beside_those_of_the_model() -> None:
+    """Both are in the document, the sure one first, and at most as many as the rules say."""
+    async with coding(WordGenerator(), tags=brand_tags, max_codes=2) as coder:
+        found = await coder.code_products([{"title": "red shoe", "brand": "acme"}, {"title": "red shoe boot"}])
+    assert found == [
+        tagged("red shoe", word("acme", 1.0), word("red", 0.5)),
+        tagged("red shoe boot", word("boot", 0.5), word("red", 0.5)),
+    ]
+
+
+async def test_products_of_equal_texts_keep_their_own_sure_codes() -> None:
+    """The model is asked once for a text, now or before; what a document says by itself is never shared."""
+    generator = WordGenerator()
+    sources = [{"title": "shoe", "brand": "acme"}, {"title": "shoe", "brand": "zed"}, {"title": "shoe"}]
+    async with coding(generator, tags=brand_tags) as coder:
+        found = await coder.code_products(sources)
+        again = await coder.code_products(sources[1:])
+    acme, zed, shoe = word("acme", 1.0), word("zed", 1.0), word("shoe", 0.5)
+    assert found == [tagged("shoe", acme, shoe), tagged("shoe", zed, shoe), tagged("shoe", shoe)]
+    assert again == found[1:]
+    assert generator.texts == ["shoe"]
+
+
+async def test_a_product_without_text_keeps_its_sure_codes() -> None:
+    """Nothing for the model to read, but the document says something by itself."""
+    generator = WordGenerator()
+    async with coding(generator, tags=brand_tags) as coder:
+        assert await coder.code_products([{"brand": "acme"}]) == [tagged("", word("acme", 1.0))]
+    assert generator.texts == []
+
+
+async def test_a_product_that_the_model_fails_on_is_pending_whatever_it_surely_has() -> None:
+    """Half of its codes would be taken for all of them; it is asked again later."""
+    async with coding(WordGenerator(), tags=brand_tags) as coder:
+        assert await coder.code_products([{"title": "poison", "brand": "acme"}]) == [pending(Reason.MODEL)]
+
+
+@pytest.mark.parametrize("error", [ValueError("odd"), UnicodeError("odd"), RecursionError("deep")])
+async def test_a_document_that_cannot_be_tagged_is_pending_and_its_neighbour_coded(error: Exception) -> None:
+    """A document that breaks the reading of its fields costs its own product the codes, no other."""
+
+    def tags(source: Mapping[str, Any]) -> list[Code]:
+        if source["title"] == "odd":
+            raise error
+        return []
+
+    async with coding(WordGenerator(), tags=tags) as coder:
+        found = await coder.code_products([{"title": "odd"}, {"title": "shoe"}])
+    assert found == [pending(Reason.UNREADABLE), coded("shoe")]
+
+
+async def test_a_defect_in_tagging_is_raised() -> None:
+    """An error of another kind is none of the document's, and is not hidden."""
+    async with coding(WordGenerator(), tags=lambda source: [source["missing"]]) as coder:
+        with pytest.raises(KeyError):
+            await coder.code_products([{"title": "shoe"}])
 
 
 def test_the_cache_forgets_what_went_unused_longest() -> None:
