@@ -191,7 +191,7 @@ def take_extension(body: Mapping[str, Any]) -> tuple[Body, GramExtension | None]
 
 def _strongest(codes: Iterable[ScoredCode], limit: int) -> list[ScoredCode]:
     """Distinct codes with a usable weight, heaviest first, equal ones by text."""
-    usable = (code for code in codes if math.isfinite(code.probability) and _weight(code) > 0)
+    usable = (code for code in codes if math.isfinite(code.probability * code.rarity) and _weight(code) > 0)
     best: dict[Code, ScoredCode] = {}
     for scored in sorted(usable, key=lambda scored: (-_weight(scored), scored.code.text)):
         best.setdefault(scored.code, scored)

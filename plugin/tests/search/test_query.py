@@ -119,16 +119,10 @@ def test_a_code_twice_counts_with_its_heavier_weight() -> None:
     assert code_clause(codes, "g1", SETTINGS) == feature("type=x", 1.5)
 
 
-@pytest.mark.parametrize("rarity", [0.0, -1.0, float("nan")])
-def test_unusable_rarity_makes_no_clause(rarity: float) -> None:
+@pytest.mark.parametrize("unusable", [0.0, -1.0, float("nan"), float("inf")])
+def test_unusable_weight_makes_no_clause(unusable: float) -> None:
     """A boost that OpenSearch would refuse never reaches it."""
-    assert code_clause([scored("type=a", 0.5, rarity)], "g1", SETTINGS) is None
-
-
-@pytest.mark.parametrize("probability", [0.0, -1.0, float("nan"), float("inf")])
-def test_unusable_probability_makes_no_clause(probability: float) -> None:
-    """A weight that OpenSearch would refuse never reaches it."""
-    assert code_clause([scored("type=a", probability)], "g1", SETTINGS) is None
+    assert code_clause([scored("type=a", unusable), scored("type=b", 0.5, unusable)], "g1", SETTINGS) is None
 
 
 @pytest.mark.parametrize(

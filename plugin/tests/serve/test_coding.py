@@ -272,13 +272,6 @@ def test_sure_codes_come_first_with_weight_one() -> None:
     assert [combined(tags, written, most) for most in (0, 2, 4)] == [(), expected[:2], expected]
 
 
-def test_sure_codes_of_equal_likelihood_are_ordered_by_text() -> None:
-    """A product gets the same codes again, whatever order they were found in."""
-    tags, written = [word(text).code for text in "cabda"], [word("y", 0.3), word("x", 0.3)]
-    expected = (*(word(text, 1.0) for text in "abcd"), word("x", 0.3), word("y", 0.3))
-    assert combined(tags, written, 9) == combined(tags[::-1], written[::-1], 9) == expected
-
-
 def slow_combined(tags: Sequence[str], written: Mapping[str, float], most: int) -> list[tuple[str, float]]:
     """Picks one code after another: a sure one while there is any, the likeliest, the first by text."""
     left, picked = {*tags, *written}, list[tuple[str, float]]()
