@@ -26,6 +26,7 @@ from gram_plugin.decode.linear import QUERY_LENGTH, LinearArm
 
 BATCH_QUERIES = 256
 SAMPLED_CODES = 4096
+"""Codes drawn for a step beside those that its queries want; smaller codebooks are looked at whole."""
 FEEDBACK_SHARE = 0.5
 """Most of a batch that comes from feedback; less where there is little of it."""
 ENOUGH_FEEDBACK = 400
@@ -39,18 +40,48 @@ Ints = npt.NDArray[np.int64]
 Progress = Callable[[str, int, int], None]
 
 
-def train_linear(prepared: Prepared, config: TrainingConfig, progress: Progress) -> LinearArm | None:
+def train_linear(
+    prepared: Prepared, config: TrainingConfig, progress: Progress, *, sampled_codes: int = SAMPLED_CODES
+) -> LinearArm | None:
     """Trains the arm on feedback and on queries made from the catalogue; the same seed gives the same arm.
 
     None where `linear_steps` is 0, or there is no query to learn from.
     """
     if not config.linear_steps or not (prepared.queries or prepared.made):
         return None
-    course = _Course(prepared, config)
+    course = _Course(prepared, config, sampled_codes)
     for step in range(config.linear_steps):
         course.train_step(step)
         progress("train the linear arm", step + 1, config.linear_steps)
     return course.arm()
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Codes that one step tells apart: `codes` (n,), where each wanted one stands in them, and the correction (n,)."""
+
+    codes: torch.Tensor
+    place: torch.Tensor
+    correction: torch.Tensor
+
+
+def candidates_of(wanted: npt.NDArray[np.int32], every: int, most: int, rng: np.random.Generator) -> Candidates:
+    """The wanted codes of a batch, shape (places,), with repetition, and others of the `every` codes: all, or a draw.
+
+    At most `most` of the others are drawn; each then counts for as many as it stands for.
+    """
+    distinct, place = np.unique(wanted, return_inverse=True)
+    if every <= most + len(distinct):
+        others: Ints = np.setdiff1d(np.arange(every), distinct)
+    else:
+        others = np.setdiff1d(rng.integers(every, size=most), distinct)
+    stands_for = np.full(len(others), (every - len(distinct)) / max(1, len(others)))
+    correction = np.concatenate([np.zeros(len(distinct)), np.log(stands_for)])
+    return Candidates(
+        torch.from_numpy(np.concatenate([distinct, others]).astype(np.int64)),
+        torch.from_numpy(place.reshape(-1).astype(np.int64)),
+        torch.from_numpy(correction.astype(np.float32)),
+    )
 
 
 class _Codes(nn.Module):
@@ -80,20 +111,11 @@ class _Codes(nn.Module):
         return column.squeeze(1)  # (n,)
 
 
-@dataclass(frozen=True)
-class _Candidates:
-    """Codes that one step tells apart: `codes` (n,), where each wanted one stands in them, and the correction (n,)."""
-
-    codes: torch.Tensor
-    place: torch.Tensor
-    correction: torch.Tensor
-
-
 class _Course:
     """One training of the arm under way."""
 
-    def __init__(self, prepared: Prepared, config: TrainingConfig) -> None:
-        self.prepared, self.seed = prepared, config.seed
+    def __init__(self, prepared: Prepared, config: TrainingConfig, sampled_codes: int) -> None:
+        self.prepared, self.seed, self.sampled_codes = prepared, config.seed, sampled_codes
         torch.manual_seed(config.seed)
         codebook = prepared.codebook
         attributes = attributes_of(codebook.entries())
@@ -116,7 +138,8 @@ class _Course:
         rng = np.random.default_rng([self.seed, step, 1])
         self._set_rate(step)
         batch = self._batch(rng)
-        candidates = self._candidates(batch, rng)
+        wanted = np.concatenate([example.codes for example in batch])
+        candidates = candidates_of(wanted, len(self.codes.parts), self.sampled_codes, rng)
         logits = self._vectors(batch, rng) @ self.codes.vectors(candidates.codes).T  # (queries, candidates)
         logits = logits + self.codes.biases(candidates.codes) + candidates.correction  # (queries, candidates)
         row = torch.from_numpy(np.repeat(np.arange(len(batch)), [len(example.codes) for example in batch]))
@@ -155,21 +178,6 @@ class _Course:
             per_sample_weights=torch.tensor([weight for features in found for weight in features.weights]),
         )  # (queries, width)
         return functional.normalize(sums, dim=1) * QUERY_LENGTH  # (queries, width)
-
-    def _candidates(self, batch: Sequence[Example], rng: np.random.Generator) -> _Candidates:
-        wanted, place = np.unique(np.concatenate([example.codes for example in batch]), return_inverse=True)
-        every = len(self.codes.parts)
-        if every <= SAMPLED_CODES + len(wanted):
-            others: Ints = np.setdiff1d(np.arange(every), wanted)
-        else:
-            others = np.setdiff1d(rng.integers(every, size=SAMPLED_CODES), wanted)
-        drawn_from = np.full(len(others), (every - len(wanted)) / max(1, len(others)))
-        correction = np.concatenate([np.zeros(len(wanted)), np.log(drawn_from)])
-        return _Candidates(
-            torch.from_numpy(np.concatenate([wanted, others]).astype(np.int64)),
-            torch.from_numpy(place.reshape(-1).astype(np.int64)),
-            torch.from_numpy(correction.astype(np.float32)),
-        )
 
     def _set_rate(self, step: int) -> None:
         factor = max(FLOOR_RATE, min(1.0, (step + 1) / WARMUP_STEPS) * (1 - step / self.steps))
