@@ -33,7 +33,15 @@ from gram_plugin.search.query import Mode
 
 PRODUCTS = 600
 QUERIES = 24
-SMALL = {"steps": 40, "d_model": 64, "encoder_layers": 1, "decoder_layers": 1, "batch_texts": 8, "vocabulary": 1000}
+SMALL = {
+    "linear_steps": 60,
+    "steps": 40,
+    "d_model": 64,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "batch_texts": 8,
+    "vocabulary": 1000,
+}
 FIELDS = ("title^3", "product_type", "brand", "description")
 RERANK, RECALL = (f"{BASELINE} + codes, {mode.value}" for mode in (Mode.RERANK, Mode.RECALL))
 

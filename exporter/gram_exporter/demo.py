@@ -72,7 +72,7 @@ class DemoSettings:
     folder: Path
     products: int = 4000
     seed: int = 1
-    steps: int = 200
+    steps: int = 120
     url: str | None = None
     keep: bool = False
 
@@ -155,7 +155,7 @@ def provide_shop(folder: Path, settings: DemoSettings) -> Config:
         write_shop(make_shop(settings.seed, settings.products), staging)
         staging.rename(folder)
     config = load_config(folder / "gram.toml")
-    return replace(config, training=replace(config.training, steps=settings.steps))
+    return replace(config, training=replace(config.training, steps=settings.steps, linear_steps=5 * settings.steps))
 
 
 def _documents(config: Config) -> dict[str, Mapping[str, Any]]:

@@ -52,7 +52,9 @@ def test_init_then_train(app: typer.Typer, tmp_path: Path, monkeypatch: pytest.M
     assert made.exit_code == 0
     settings = tomllib.loads(Path("gram.toml").read_text())
     assert settings["catalogue"]["path"] == "things.jsonl"
-    small = Path("gram.toml").read_text().replace("steps = 0 ", "steps = 3 ").replace("d_model = 192", "d_model = 32")
+    small = Path("gram.toml").read_text()
+    for name, usual, few in (("\nsteps", 0, 3), ("linear_steps", 800, 3), ("d_model", 192, 32)):
+        small = small.replace(f"{name} = {usual} ", f"{name} = {few} ")
     Path("gram.toml").write_text(small)
     trained = runner.invoke(app, ["train", "--skip-invalid"], catch_exceptions=False)
     assert trained.exit_code == 0
