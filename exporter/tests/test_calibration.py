@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,19 +14,25 @@ from hypothesis import strategies as st
 
 from gram_exporter.calibration import (
     FEWEST_PAIRS,
+    SHARES,
     Outcomes,
     calibrate,
+    code_gain,
     expected_error,
     fit_curve,
     identity_curve,
+    linear_share,
     observe,
 )
 from gram_exporter.record import CalibrationText
 from gram_plugin.contract.bundle import Bundle, read_calibration, write_calibration
 from gram_plugin.contract.codes import MAX_CODES, Role
+from gram_plugin.decode.beam import Ranking
 from gram_plugin.decode.generator import OnnxGenerator
+from gram_plugin.decode.linear import LinearArm
 
 FloatArray = npt.NDArray[np.float64]
+ByHeart = Callable[[Sequence[str], int], LinearArm]
 
 
 def outcomes(log_probability: FloatArray, right: FloatArray) -> Outcomes:
@@ -121,3 +129,64 @@ def test_a_role_without_texts_keeps_the_models_own_probabilities(exact_bundle: B
     """A shop on day one has no queries."""
     found = calibrate(OnnxGenerator.of(exact_bundle), [], Role.QUERY)
     assert (found.curve, found.error_before, found.error_after, found.pairs) == (identity_curve(), 0.0, 0.0, 0)
+
+
+def ranking_of(*codes: int) -> Ranking:
+    """Codes, best first; how likely they are is of no importance."""
+    return Ranking(np.array(codes, np.int64), -np.arange(len(codes), dtype=float))
+
+
+@pytest.mark.parametrize(
+    ("codes", "gain"),
+    [
+        ((3, 1), 1.0 * 0.2 + 0.5 * 0.8 / math.log2(3)),
+        ((1, 3), 0.5 * 0.8 + 1.0 * 0.2 / math.log2(3)),
+        ((0, 2, 1), 0.5 * 0.8 / math.log2(4)),
+        ((0, 2), 0.0),
+        ((), 0.0),
+    ],
+)
+def test_the_gain_of_codes_is_their_discounted_share_times_rarity(codes: tuple[int, ...], gain: float) -> None:
+    """Σ P(code | query) · rarity / log2(place + 1); codes that nobody wants only take the place of others."""
+    rarity = np.array([1.0, 0.8, 0.1, 0.2])
+    assert code_gain(ranking_of(*codes), {1: 0.5, 3: 1.0}, rarity) == pytest.approx(gain)
+
+
+QUERIES = [f"{name} {name}s" for name in ("sofa", "lamp", "kettle", "bicycle", "umbrella", "hammer")]
+
+
+def test_the_arm_answers_alone_where_the_generator_knows_nothing(exact_bundle: Bundle, arm_by_heart: ByHeart) -> None:
+    """The untrained generator only spoils what an arm knows by heart."""
+    generator = OnnxGenerator.of(exact_bundle)
+    arm = arm_by_heart(QUERIES, len(generator.codebook))
+    texts = [
+        CalibrationText(Role.QUERY, text, (entry.code,))
+        for text, entry in zip(QUERIES, generator.codebook, strict=False)
+    ]
+    assert linear_share(generator, arm, texts) == 1.0
+
+
+def test_an_arm_that_is_sure_and_wrong_gets_the_greatest_share_that_does_no_harm(
+    exact_bundle: Bundle, arm_by_heart: ByHeart
+) -> None:
+    """The generator's best code of probability p stays first while (1 - s) · p > s: its gain asks no more than that."""
+    generator = OnnxGenerator.of(exact_bundle)
+    written = generator.rank(["sofa"], Role.QUERY, limit=len(generator.codebook))[0]
+    best, p = int(written.code[0]), math.exp(written.log_probability[0])
+    wrong, q = int(written.code[-1]), math.exp(written.log_probability[-1])
+    arm = arm_by_heart([f"filler{at}" if at != wrong else "sofa" for at in range(wrong + 1)], len(generator.codebook))
+    found = arm.log_probabilities("sofa")
+    assert found is not None and int(found.argmax()) == wrong and math.exp(found[wrong]) > 0.999
+    text = CalibrationText(Role.QUERY, "sofa", (generator.codebook[best].code,))
+    assert linear_share(generator, arm, [text]) == max(share for share in SHARES if (1 - share) * (p - q) > share)
+
+
+def test_products_and_queries_without_codes_say_nothing_about_the_share(
+    exact_bundle: Bundle, arm_by_heart: ByHeart
+) -> None:
+    """Without a held-out query that wants a code the arm answers alone, as it does where none was held out."""
+    generator = OnnxGenerator.of(exact_bundle)
+    arm = arm_by_heart(QUERIES, len(generator.codebook))
+    best = generator.codebook[generator.rank(["sofa"], Role.QUERY)[0].code[0]].code
+    others = [CalibrationText(Role.PRODUCT, "sofa", (best,)), CalibrationText(Role.QUERY, "sofa", ())]
+    assert [linear_share(generator, arm, texts) for texts in ([], others)] == [1.0, 1.0]

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from gram_exporter.package import export_bundle
 from gram_exporter.parity import Tolerance
-from gram_exporter.record import CALIBRATION_TEXTS, RECORD, read_record
-from gram_plugin.contract.bundle import REQUIRED_FILES, Bundle, open_bundle
+from gram_exporter.record import (
+    CALIBRATION_TEXTS,
+    CODEBOOK,
+    LINEAR,
+    RECORD,
+    read_calibration_texts,
+    read_record,
+)
+from gram_plugin.contract.bundle import REQUIRED_FILES, Bundle, open_bundle, read_codebook
 from gram_plugin.contract.codes import MAX_CODES, Role
 from gram_plugin.decode.generator import OnnxGenerator
-from gram_plugin.errors import ExportError
+from gram_plugin.decode.linear import LinearArm
+from gram_plugin.errors import BundleError, ExportError
 
 IMPOSSIBLE = Tolerance(logits=0.0, same_best_code=1.0, common_codes=1.0)
 
@@ -36,7 +45,7 @@ def test_a_bundle_carries_what_training_recorded(tiny_training: Path, small_bund
     )
     assert (manifest.data_source, manifest.data_licence) == (record.data_source, record.data_licence)
     assert manifest.precision == "int8"
-    assert sorted(manifest.files) == sorted(REQUIRED_FILES)
+    assert (sorted(manifest.files), manifest.linear_share) == (sorted(REQUIRED_FILES), 0.0)
 
 
 def test_figures_tell_parity_and_calibration(small_bundle: Bundle) -> None:
@@ -63,6 +72,31 @@ def test_an_exported_bundle_writes_codes(precision: str, exact_bundle: Bundle, s
     found = generator.generate(["type 1", "a longer text about colour 3"], Role.QUERY)
     assert [len(codes) for codes in found] == [MAX_CODES, MAX_CODES]
     assert generator.generate(["type 1"], Role.QUERY) == found[:1] or precision == "fp32"
+
+
+def test_a_training_with_a_linear_arm_is_exported_with_it(
+    training: Path, tmp_path: Path, arm_by_heart: Callable[[Sequence[str], int], LinearArm]
+) -> None:
+    """The arm's file is that of the training, its share is greater than 0, and queries are answered with it."""
+    codebook = read_codebook(training / CODEBOOK)
+    asked = {item.codes[0]: item.text for item in read_calibration_texts(training / CALIBRATION_TEXTS)}
+    arm_by_heart([asked.get(entry.code, "nothing") for entry in codebook], len(codebook)).save(training / LINEAR)
+    bundle = export_bundle(training, tmp_path / "bundle", precision="fp32")
+    assert sorted(bundle.manifest.files) == sorted([*REQUIRED_FILES, "linear.npz"])
+    assert bundle.file("linear.npz").read_bytes() == (training / LINEAR).read_bytes()
+    assert 0 < bundle.manifest.linear_share <= 1
+    generator = OnnxGenerator.open(bundle.path)
+    assert [codes[0].code for codes in generator.generate(list(asked.values()), Role.QUERY)] == list(asked)
+
+
+def test_an_arm_of_another_codebook_is_not_exported(
+    training: Path, tmp_path: Path, arm_by_heart: Callable[[Sequence[str], int], LinearArm]
+) -> None:
+    """What does not belong together leaves no bundle."""
+    arm_by_heart(["sofa"], 3).save(training / LINEAR)
+    with pytest.raises(BundleError, match=r"linear\.npz does not fit the codebook of 30 codes"):
+        export_bundle(training, tmp_path / "bundle", precision="fp32")
+    assert not (tmp_path / "bundle").exists()
 
 
 def test_progress_goes_from_nothing_to_all(tiny_training: Path, tmp_path: Path) -> None:
