@@ -31,7 +31,10 @@ LEAST_SHARE = 0.02
 
 @dataclass(frozen=True)
 class Prepared:
-    """All that training reads; `queries` come from feedback, `made` from the catalogue."""
+    """All that training reads; `queries` come from feedback, `made` from the catalogue.
+
+    `held` is the feedback that no part of training reads: query text to product id to weight > 0.
+    """
 
     codebook: Codebook
     rendering: Rendering
@@ -40,6 +43,7 @@ class Prepared:
     made: tuple[Example, ...]
     products: tuple[Example, ...]
     calibration: tuple[CalibrationText, ...]
+    held: Mapping[str, Mapping[str, float]]
 
 
 def prepare(
@@ -84,6 +88,7 @@ def prepare(
         made=tuple(example for example in made if example.text not in held.queries),
         products=tuple(example for example in coded if len(example.codes) and example.text not in held.products),
         calibration=tuple(_calibration_texts(held, codebook)),
+        held={text: _wanted_ids(example, view.ids) for text, example in held.asked.items()},
     )
 
 
@@ -107,9 +112,10 @@ def _tagger(texts: Sequence[ProductText], config: Config) -> Tagger:
 
 @dataclass(frozen=True)
 class _Held:
-    """Examples by text that training must not see; products with their rows of the codebook."""
+    """Examples by text that training must not see, `asked` those of them from feedback; products with their rows."""
 
     queries: Mapping[str, Example]
+    asked: Mapping[str, Example]
     products: Mapping[str, int]
 
 
@@ -118,13 +124,21 @@ def _held_out(
 ) -> _Held:
     """Calibration is done on what people asked, where that is enough; else queries from the catalogue fill it up."""
     rng = np.random.default_rng(settings.seed)
-    queries = _drawn(asked, min(MAX_CALIBRATION_QUERIES, int(settings.holdout * len(asked))), rng)
+    queries = kept = _drawn(asked, min(MAX_CALIBRATION_QUERIES, int(settings.holdout * len(asked))), rng)
     if len(queries) < ENOUGH_CALIBRATION_QUERIES:
         missing = min(MAX_CALIBRATION_QUERIES - len(queries), int(settings.holdout * len(made)))
         queries = [*queries, *_drawn(made, missing, rng)]
     with_codes = [row for row, example in enumerate(coded) if len(example.codes)]
     products = _drawn(with_codes, min(MAX_CALIBRATION_PRODUCTS, int(0.05 * len(with_codes))), rng)
-    return _Held({example.text: example for example in queries}, {coded[row].text: row for row in products})
+    return _Held(
+        {example.text: example for example in queries},
+        {example.text: example for example in kept},
+        {coded[row].text: row for row in products},
+    )
+
+
+def _wanted_ids(example: Example, ids: Sequence[str]) -> dict[str, float]:
+    return {ids[row]: float(weight) for row, weight in zip(example.wanted, example.demand, strict=True)}
 
 
 def _drawn(items: Sequence[Item], count: int, rng: np.random.Generator) -> list[Item]:

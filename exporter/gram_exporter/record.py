@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -19,6 +20,7 @@ CODEBOOK = "codebook.tsv"
 RECORD = "record.json"
 CALIBRATION_TEXTS = "calibration.jsonl"
 TAGGER = "tagger.json"
+HELD = "held.csv"  # feedback that training did not read: query,docid,rating
 LINEAR = "linear.npz"  # the linear arm, where one was trained
 
 
@@ -97,6 +99,17 @@ def write_calibration_texts(path: Path, texts: Iterable[CalibrationText]) -> Non
         for item in texts
     )
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def write_held(path: Path, held: Mapping[str, Mapping[str, float]]) -> None:
+    """Writes feedback as judgments, a product's weight as its rating; no file where there is none."""
+    path.unlink(missing_ok=True)
+    if not held:
+        return
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        rows = csv.writer(stream)
+        rows.writerow(("query", "docid", "rating"))
+        rows.writerows((query, key, f"{weight:.6g}") for query, own in held.items() for key, weight in own.items())
 
 
 def read_calibration_texts(path: Path) -> Iterator[CalibrationText]:

@@ -28,6 +28,7 @@ from gram_exporter.prepare import Prepared, prepare
 from gram_exporter.record import (
     CALIBRATION_TEXTS,
     CODEBOOK,
+    HELD,
     LINEAR,
     MODEL,
     RECORD,
@@ -35,6 +36,7 @@ from gram_exporter.record import (
     TOKENIZER,
     TrainingRecord,
     write_calibration_texts,
+    write_held,
     write_record,
 )
 from gram_exporter.warm import Sighting, warm_start
@@ -320,6 +322,7 @@ def _write(output: Path, course: Course, prepared: Prepared, record: TrainingRec
     write_codebook(output / CODEBOOK, prepared.codebook.entries())
     (output / LINEAR).unlink(missing_ok=True)
     prepared.tagger.save(output / TAGGER)
+    write_held(output / HELD, prepared.held)
     if arm is not None:
         arm.save(output / LINEAR)
     write_calibration_texts(output / CALIBRATION_TEXTS, prepared.calibration)

@@ -17,7 +17,7 @@ from gram_plugin.errors import JudgmentsError, SearchError
 from gram_plugin.search.client import asking, url_of
 from gram_plugin.search.query import ClauseSettings, Mode, enrich
 
-STRENGTHS = (0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.5, 4.0)
+STRENGTHS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.5, 4.0)
 MAX_QUERIES = 300
 DEPTH = 100
 _BATCH = 20

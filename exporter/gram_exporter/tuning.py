@@ -10,9 +10,10 @@ from pathlib import Path
 from opensearchpy import OpenSearch
 
 from gram_exporter.config import Config, SearchConfig
+from gram_exporter.feedback import read_judgments
 from gram_exporter.lexical import lexical_query
 from gram_exporter.measures import Judgments
-from gram_exporter.record import CALIBRATION_TEXTS, read_calibration_texts
+from gram_exporter.record import CALIBRATION_TEXTS, HELD, read_calibration_texts
 from gram_exporter.tune import Tuned, development_queries, tune_lexical, tune_strength
 from gram_plugin.contract.codes import Role
 from gram_plugin.decode.generator import OnnxGenerator
@@ -23,6 +24,8 @@ from gram_plugin.search.mappings import IndexCalibration, check_index, write_cal
 from gram_plugin.search.query import ClauseSettings
 
 TIMEOUT_S = 60.0
+FEWEST_HELD = 50
+"""Queries of held-out feedback below which the default strength is the better guess."""
 
 Progress = Callable[[str, int, int], None]
 
@@ -71,13 +74,15 @@ class Tuning:
     ) -> IndexCalibration:
         """Measures the score scale, chooses the strength, and keeps both in the index.
 
-        The strength is that of gram.toml, else the best on `dev`, else the default. Without `dev` the scale
-        is measured on the queries that training kept apart. `tell` gets the scores when strengths are compared.
+        The strength is that of gram.toml, else the best on `dev`, else the best on the feedback that training kept
+        apart, where that is enough, else the default. Without `dev` the scale is measured on the queries that training
+        kept apart. `tell` gets the scores when strengths are compared.
 
         Raises:
             CalibrationError: there are neither judgments nor a training with queries, or no codes to tune.
             JudgmentsError: no query of `dev` has a relevant product.
         """
+        dev = _held_feedback(training) if dev is None else dev
         queries = _held_queries(training) if dev is None else development_queries(dev)
         lexical = lexical_query(self.search)
         generation = self.generator.generation
@@ -113,6 +118,15 @@ class Tuning:
                 f"no product of {self.index} has codes of generation {self.generator.generation}",
                 next_step="index the products first, with `gram ingest` or through `gram sidecar`",
             )
+
+
+def _held_feedback(training: Path) -> Judgments | None:
+    """Feedback that training did not read, as judgments; None where it is too little to choose by."""
+    path = training / HELD
+    if not path.is_file():
+        return None
+    held = read_judgments(path)
+    return held if len(held) >= FEWEST_HELD else None
 
 
 def _held_queries(training: Path) -> list[str]:

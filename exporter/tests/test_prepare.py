@@ -157,3 +157,13 @@ def test_attributes_come_before_long_texts() -> None:
         "brand",
         "description",
     )
+
+
+def test_held_feedback_is_what_training_does_not_read() -> None:
+    """The queries kept apart come with the ids and weights that they were asked with; made ones are not among them."""
+    asked = {f"couch {at}": {"p1": 1.0, "p0": 0.5} for at in range(40)}
+    found = prepare(PRODUCTS, asked, CONFIG)
+    assert found.held
+    assert found.held == {query: asked[query] for query in found.held}
+    assert set(found.held) & {example.text for example in found.queries} == set()
+    assert len(found.held) + len(found.queries) == len(asked)

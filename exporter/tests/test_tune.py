@@ -14,9 +14,9 @@ from opensearchpy.exceptions import ConnectionError as LostError
 
 from gram_exporter.config import CatalogueConfig, Config, SearchConfig, load_config, render_config
 from gram_exporter.lexical import FORMS_TRIED
-from gram_exporter.record import CALIBRATION_TEXTS, CalibrationText, write_calibration_texts
+from gram_exporter.record import CALIBRATION_TEXTS, HELD, CalibrationText, write_calibration_texts, write_held
 from gram_exporter.tune import MAX_QUERIES, STRENGTHS, Tuned, development_queries, tune_lexical, tune_strength
-from gram_exporter.tuning import Tuning
+from gram_exporter.tuning import FEWEST_HELD, Tuning
 from gram_plugin.contract.codes import MAX_CODES, Code, Role, ScoredCode
 from gram_plugin.decode.generator import OnnxGenerator
 from gram_plugin.errors import CalibrationError, JudgmentsError, SearchError
@@ -242,6 +242,16 @@ def test_without_judgments_held_out_queries_are_measured(tmp_path: Path) -> None
     client = FakeClient(spread)
     kept = tuning(client).calibrate(None, tmp_path)
     assert (kept.queries, kept.strength, len(client.bodies)) == (1, DEFAULT_STRENGTH, 1)
+
+
+@pytest.mark.parametrize(("queries", "tuned"), [(FEWEST_HELD, True), (FEWEST_HELD - 1, False)])
+def test_without_judgments_held_out_feedback_chooses(tmp_path: Path, queries: int, tuned: bool) -> None:
+    """Feedback that training kept apart is judgments enough, if there is enough of it."""
+    write_calibration_texts(tmp_path / CALIBRATION_TEXTS, [CalibrationText(Role.QUERY, "red sofa", ())])
+    write_held(tmp_path / HELD, {f"sofa {number}": {"a": 1.0} for number in range(queries)})
+    told: list[Tuned] = []
+    kept = tuning(FakeClient(spread)).calibrate(None, tmp_path, tell=told.append)
+    assert (kept.queries, bool(told)) == ((queries, True) if tuned else (1, False))
 
 
 @pytest.mark.parametrize("held", [None, "", '{"role": "query"', '{"role": "nobody", "text": "x", "codes": []}'])

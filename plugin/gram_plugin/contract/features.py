@@ -22,7 +22,8 @@ _PARTS = range(3, 6)
 _PARTS_WITHOUT_SPACES = range(1, 4)
 """Scripts that put no spaces between words (Han, Kana, Thai, Khmer, ...) and Hangul: their words are one to three
 characters long."""
-_FIRST_WITHOUT_SPACES = "\u0e00"
+_WITHOUT_SPACES = (("\u0e00", "\u109f"), ("\u1100", "\u11ff"), ("\u1780", "\u17ff"), ("\u2e80", "\uffff"))
+_SUPPLEMENTARY = "\U00020000"
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,9 @@ def features_of(text: str) -> Features:
 
 
 def words_of(text: str) -> list[str]:
-    """Runs of letters, digits and combining marks, by Unicode's categories."""
-    return "".join(character if unicodedata.category(character)[0] in "LNM" else " " for character in text).split()
+    """Runs of letters, digits and combining marks, by Unicode's categories; marks alone are no word."""
+    runs = "".join(character if unicodedata.category(character)[0] in "LNM" else " " for character in text).split()
+    return [run for run in runs if any(map(str.isalnum, run))]
 
 
 def _named(words: list[str]) -> Iterator[tuple[str, float]]:
@@ -60,6 +62,10 @@ def _named(words: list[str]) -> Iterator[tuple[str, float]]:
 
 def _parts(word: str) -> Iterator[str]:
     framed = f"<{word}>"
-    sizes = _PARTS_WITHOUT_SPACES if max(word) >= _FIRST_WITHOUT_SPACES else _PARTS
+    sizes = _PARTS_WITHOUT_SPACES if any(map(_is_without_spaces, word)) else _PARTS
     for size in sizes:
         yield from (framed[at : at + size] for at in range(len(framed) - size + 1))
+
+
+def _is_without_spaces(character: str) -> bool:
+    return character >= _SUPPLEMENTARY or any(first <= character <= last for first, last in _WITHOUT_SPACES)
