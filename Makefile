@@ -4,13 +4,14 @@ PYTHON ?= python3
 export PYTHON
 DEMO ?=
 TESTS ?=
+QUALITY ?=
 full := .venvs/full/bin
 base := .venvs/base/bin
 stage := @.ci/stage
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint types unit exporter integration readme docs wheel bench clean
+.PHONY: help install demo test lint types unit exporter integration readme docs wheel bench quality clean
 
 help: ## Says what can be made.
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,11 +50,14 @@ integration: install ## integration_tests on a real OpenSearch node.
 readme: install ## The README's commands in a fresh clone.
 	@LAST_STAGE="README commands" .ci/stage "README commands" $(full)/python -P -m pytest -s .ci/test_readme.py
 
+quality: install ## Quality with ablations, on every catalogue at hand. QUALITY='--data FOLDER --minutes 10'.
+	$(full)/python -P benchmarks/quality.py $(QUALITY)
+
 wheel: ## Builds the wheel into dist/.
 	$(stage) "wheel" .ci/wheel
 
-bench: install ## Side-by-side measurements.
-	@for file in benchmarks/*.py; do echo "--- $$file"; $(full)/python -P "$$file" || exit 1; done
+bench: install ## Side-by-side measurements of speed.
+	@for file in benchmarks/decode.py benchmarks/shim.py; do echo "--- $$file"; $(full)/python -P "$$file" || exit 1; done
 
 clean: ## Removes what was made here; caches of packages and of OpenSearch stay.
 	rm -rf .venvs build dist ./*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,231 @@
+"""Quality on every catalogue at hand, with ablations: `python benchmarks/quality.py [--data FOLDER] [--only NAME]`.
+
+The synthetic sample shop is always there; `--data` may hold `msrd/` (films with judgments) and `icecat/`
+(electronics with ratings). Everything is made in `--work`; a training or a bundle that is there is used again. Writes
+a table of each catalogue to `--work`/quality.md, and every figure to `--work`/NAME/figures.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import gzip
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from opensearchpy import OpenSearch, helpers
+from rich.console import Console
+
+from gram_exporter.comparing import Comparison
+from gram_exporter.config import CatalogueConfig, Config, FeedbackConfig, SearchConfig, load_config
+from gram_exporter.evaluate import Evaluation
+from gram_exporter.feedback import Judgments, positives, read_judgments
+from gram_exporter.init import InitRequest, run_init
+from gram_exporter.package import export_bundle
+from gram_exporter.record import RECORD
+from gram_exporter.servers import running
+from gram_exporter.shop.folder import write_shop
+from gram_exporter.shop.shop import make_shop
+from gram_exporter.train import train
+from gram_exporter.tuning import Tuning
+from gram_plugin.contract.bundle import MANIFEST
+from gram_plugin.contract.catalogue import read_catalogue
+from gram_plugin.node.node import NodeSettings, start_node
+from gram_plugin.progress import Progress, reporting
+from gram_plugin.search.client import connect
+from gram_plugin.search.mappings import apply_template, apply_to_index
+
+ALL_ATTRIBUTES = "all_attributes"
+"""Field that every attribute is copied to: a lexical query over three fields beats one over forty."""
+ARMS: Mapping[str, float | None] = {"full": None, "generator alone": 0.0, "linear arm alone": 1.0}
+"""Name of an arm to the linear arm's part in it, None being what held-out queries say."""
+MEASURES = ("nDCG@10", "R@10", "R@100", "judged@10")
+DEVELOPMENT_SHARE = 10
+"""One judged training query in so many is kept out of training, for tuning."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One catalogue; `dev` None where nobody judged anything, `kinds` query to family."""
+
+    name: str
+    config: Config
+    test: Judgments
+    dev: Judgments | None = None
+    kinds: Mapping[str, str] | None = None
+
+
+def main() -> None:
+    """Reads the command line, runs every case, writes the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, help="folder with msrd/ and icecat/")
+    parser.add_argument("--work", type=Path, default=Path("work/quality"), help="where everything is made")
+    parser.add_argument("--only", help="one case: shop, msrd or icecat")
+    parser.add_argument("--minutes", type=float, default=3.0, help="training time of the generator")
+    chosen = parser.parse_args()
+    chosen.work.mkdir(parents=True, exist_ok=True)
+    console = Console(stderr=True)
+    pages = []
+    with start_node(NodeSettings(heap="2g")) as node, reporting(console) as report:
+        for case in cases(chosen.work, chosen.data):
+            if chosen.only in (None, case.name):
+                found = run(_with_minutes(case, chosen.minutes), chosen.work / case.name, node.url, report)
+                pages.append(page_of(case, found))
+                (chosen.work / "quality.md").write_text("\n\n".join(pages) + "\n", encoding="utf-8")
+    Console().print("\n\n".join(pages), markup=False, soft_wrap=True)
+
+
+def cases(work: Path, data: Path | None) -> Iterator[Case]:
+    """Every catalogue at hand."""
+    yield shop_case(work / "shop" / "data")
+    if data and (data / "msrd").is_dir():
+        yield msrd_case(data / "msrd", work / "msrd")
+    if data and (data / "icecat").is_dir():
+        yield icecat_case(data / "icecat", work / "icecat")
+
+
+def shop_case(folder: Path) -> Case:
+    """The synthetic sample shop, with clicks to train on."""
+    if not (folder / "gram.toml").is_file():
+        write_shop(make_shop(1), folder)
+    config = load_config(folder / "gram.toml")
+    with (folder / "queries-test.csv").open(encoding="utf-8", newline="") as stream:
+        kinds = {row["query"]: row["kind"] for row in csv.DictReader(stream)}
+    judged = {split: read_judgments(folder / f"judgments-{split}.csv") for split in ("dev", "test")}
+    return Case("shop", config, judged["test"], judged["dev"], kinds)
+
+
+def msrd_case(data: Path, work: Path) -> Case:
+    """Films; a tenth of the judged training queries tunes, the rest trains."""
+    work.mkdir(parents=True, exist_ok=True)
+    rows = list(_msrd_rows(data / "judgments-train.tsv.gz"))
+    kept = set(list(dict.fromkeys(row[0] for row in rows))[::DEVELOPMENT_SHARE])
+    for name, inside in (("train", False), ("dev", True)):
+        with (work / f"{name}.csv").open("w", encoding="utf-8", newline="") as stream:
+            csv.writer(stream).writerows([("query", "docid", "rating"), *(r for r in rows if (r[0] in kept) is inside)])
+    test: Judgments = {}
+    for query, docid, grade in _msrd_rows(data / "judgments-test.tsv.gz"):
+        test.setdefault(" ".join(query.split()), {})[docid] = float(grade)
+    catalogue = CatalogueConfig(
+        path=data / "movies.jsonl.gz",
+        id="id",
+        text=("title", "overview", "characters"),
+        attributes={"genres": "type", "tags": "tag", "director": "director", "actors": "actor"},
+    )
+    fields = ("title^3", "overview", "tags", "genres", "director^2", "actors^2", "characters")
+    search = SearchConfig(type="most_fields", fields=fields)
+    config = Config(catalogue=catalogue, feedback=FeedbackConfig(judgments=work / "train.csv"), search=search)
+    return Case("msrd", config, test, read_judgments(work / "dev.csv"))
+
+
+def icecat_case(data: Path, work: Path) -> Case:
+    """Electronics on a shop's first day: no query to train on, none to tune on, `gram init`'s own proposal."""
+    work.mkdir(parents=True, exist_ok=True)
+    if not (work / "gram.toml").is_file():
+        run_init(InitRequest(str(data / "products.jsonl.gz"), work / "gram.toml"), Console(stderr=True))
+    return Case("icecat", load_config(work / "gram.toml"), read_judgments(data / "ratings.csv"))
+
+
+def run(case: Case, folder: Path, url: str, report: Progress) -> dict[str, Evaluation]:
+    """Trains, exports each arm, indexes, tunes and evaluates."""
+    index = f"gram-quality-{case.name}"
+    config = replace(case.config, search=replace(case.config.search, index=index))
+    path = config.catalogue.path or Path()
+    documents = {product.id: product.source for product in read_catalogue(path, id_field=config.catalogue.id)}
+    training = folder / "training"
+    if not (training / RECORD).is_file():
+        train(documents, positives(config).wanted, config, training, resume=True, progress=report)
+    bundles = {name: _bundle(training, folder, name, share, report) for name, share in ARMS.items()}
+    with connect(url, timeout_s=120) as client:
+        config = _index(client, config, index, documents, bundles["full"], url, report)
+    found: dict[str, Evaluation] = {}
+    search = config.search
+    for name, bundle in bundles.items():
+        with Tuning.open(replace(config, search=search), index, bundle, url, report) as tuning:
+            if case.dev is not None and name == "full":
+                search = tuning.with_lexical(case.dev).search
+            replace(tuning, search=search).calibrate(case.dev, training)
+        comparison = Comparison(search, index, url, bundle, ("rerank", "recall"))
+        found[name] = comparison.run(case.test, case.kinds or {}, report)
+        (folder / "figures.json").write_text(json.dumps({n: asdict(e) for n, e in found.items()}, indent=2))
+    return found
+
+
+def page_of(case: Case, found: Mapping[str, Evaluation]) -> str:
+    """One catalogue as a Markdown table: the baseline, then what each arm adds to it."""
+    first = next(iter(found.values()))
+    lines = [
+        f"## {case.name}: {first.queries} test queries",
+        "",
+        f"| arm | {' | '.join(MEASURES)} | median ms |",
+        f"| --- |{' --- |' * (len(MEASURES) + 1)}",
+        _line(first.rows[0].name, first.rows[0].measures, first.rows[0].median_ms, "{:.3f}"),
+    ]
+    for arm, evaluation in found.items():
+        for row in evaluation.rows[1:]:
+            lines.append(_line(f"{row.name} ({arm})", row.differences, row.median_ms, "{:+.3f}"))
+    return "\n".join(lines)
+
+
+def _line(name: str, values: Mapping[str, Any], milliseconds: Any, form: str) -> str:
+    cells = [f"{form} [{form}, {form}]".format(v.value, v.low, v.high) for v in (values[m] for m in MEASURES)]
+    return f"| {name} | {' | '.join(cells)} | {milliseconds.value:.1f} |"
+
+
+def _bundle(training: Path, folder: Path, name: str, share: float | None, report: Progress) -> Path:
+    bundle = folder / f"bundle-{name.replace(' ', '-')}"
+    if not (bundle / MANIFEST).is_file():
+        tell: Callable[[str, float], None] = lambda step, done: report(f"export: {step}", round(100 * done), 100)  # noqa: E731
+        export_bundle(training, bundle, share=share, progress=tell)
+    return bundle
+
+
+def _index(
+    client: OpenSearch,
+    config: Config,
+    index: str,
+    documents: Mapping[str, Mapping[str, Any]],
+    bundle: Path,
+    url: str,
+    report: Progress,
+) -> Config:
+    """An index as its owner would have it, filled through the sidecar; the configuration that searches it."""
+    english = {"type": "text", "analyzer": "english"}
+    searched = [name.partition("^")[0] for name in config.search.fields]
+    attributes = [name for name in config.catalogue.attributes if "." not in name]
+    properties = {
+        **{name: english for name in (*config.catalogue.text, *searched) if "." not in name},
+        **{name: {**english, "copy_to": ALL_ATTRIBUTES} for name in attributes},
+        ALL_ATTRIBUTES: english,
+    }
+    client.indices.delete(index=index, ignore_unavailable=True)
+    settings = {"number_of_shards": 1, "number_of_replicas": 0, "index.mapping.total_fields.limit": 10_000}
+    client.indices.create(index=index, body={"settings": settings, "mappings": {"properties": properties}})
+    apply_template(client)
+    apply_to_index(client, index)
+    with running("sidecar", bundle, url, {}) as sidecar, connect(sidecar, timeout_s=300) as writer:
+        actions = ({"_index": index, "_id": key, "_source": dict(source)} for key, source in documents.items())
+        for done, _ in enumerate(helpers.streaming_bulk(writer, actions, chunk_size=200), start=1):
+            report("ingest", done, len(documents))
+    client.indices.refresh(index=index)
+    if len(searched) <= len(MEASURES) * 2:
+        return config
+    fields: Sequence[str] = (*config.catalogue.text, ALL_ATTRIBUTES)
+    return replace(config, search=replace(config.search, fields=tuple(fields)))
+
+
+def _with_minutes(case: Case, minutes: float) -> Case:
+    return replace(case, config=replace(case.config, training=replace(case.config.training, minutes=minutes)))
+
+
+def _msrd_rows(path: Path) -> Iterator[tuple[str, str, str]]:
+    with gzip.open(path, "rt", encoding="utf-8", newline="") as stream:
+        for row in csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE):
+            yield row["query"], row["doc_id"], row["grade"]
+
+
+if __name__ == "__main__":
+    main()
