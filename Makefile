@@ -57,7 +57,7 @@ wheel: ## Builds the wheel into dist/.
 	$(stage) "wheel" .ci/wheel
 
 bench: install ## Side-by-side measurements of speed.
-	@for file in benchmarks/decode.py benchmarks/shim.py; do echo "--- $$file"; $(full)/python -P "$$file" || exit 1; done
+	@for file in $(filter-out benchmarks/quality.py,$(wildcard benchmarks/*.py)); do echo "--- $$file"; $(full)/python -P "$$file" || exit 1; done
 
 clean: ## Removes what was made here; caches of packages and of OpenSearch stay.
 	rm -rf .venvs build dist ./*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
