@@ -76,7 +76,9 @@ class TrainingConfig:
     """How the model is built and trained."""
 
     generation: str = _setting("model generation; raise it for a model that is to replace a served one", "g1")
-    minutes: float = _setting("training time of the generator in minutes; the linear arm takes about one more", 3.0, low=0.01, high=10_080.0)
+    minutes: float = _setting(
+        "training time of the generator in minutes; the linear arm takes about one more", 3.0, low=0.01, high=10_080.0
+    )
     steps: int = _setting("training steps; 0 means as many as fit into `minutes`", 0, low=0)
     seed: int = _setting("seed of every random choice", 0, low=0, high=2**31 - 1)
     d_model: int = _setting("width of the model", 192, low=32, high=4096)
