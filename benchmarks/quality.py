@@ -11,7 +11,7 @@ import argparse
 import csv
 import gzip
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,8 @@ from gram_plugin.search.mappings import apply_template, apply_to_index
 
 ALL_ATTRIBUTES = "all_attributes"
 """Field that every attribute is copied to: a lexical query over three fields beats one over forty."""
+MOST_SEARCHED_FIELDS = 8
+"""A lexical query over more fields than this searches the texts and `ALL_ATTRIBUTES` instead."""
 ARMS: Mapping[str, float | None] = {"full": None, "generator alone": 0.0, "linear arm alone": 1.0}
 """Name of an arm to the linear arm's part in it, None being what held-out queries say."""
 MEASURES = ("nDCG@10", "R@10", "R@100", "judged@10")
@@ -178,8 +180,12 @@ def _line(name: str, values: Mapping[str, Any], milliseconds: Any, form: str) ->
 def _bundle(training: Path, folder: Path, name: str, share: float | None, report: Progress) -> Path:
     bundle = folder / f"bundle-{name.replace(' ', '-')}"
     if not (bundle / MANIFEST).is_file():
-        tell: Callable[[str, float], None] = lambda step, done: report(f"export: {step}", round(100 * done), 100)  # noqa: E731
-        export_bundle(training, bundle, share=share, progress=tell)
+        export_bundle(
+            training,
+            bundle,
+            share=share,
+            progress=lambda step, done: report(f"export: {step}", round(100 * done), 100),
+        )
     return bundle
 
 
@@ -211,10 +217,9 @@ def _index(
         for done, _ in enumerate(helpers.streaming_bulk(writer, actions, chunk_size=200), start=1):
             report("ingest", done, len(documents))
     client.indices.refresh(index=index)
-    if len(searched) <= len(MEASURES) * 2:
+    if len(searched) <= MOST_SEARCHED_FIELDS:
         return config
-    fields: Sequence[str] = (*config.catalogue.text, ALL_ATTRIBUTES)
-    return replace(config, search=replace(config.search, fields=tuple(fields)))
+    return replace(config, search=replace(config.search, fields=(*config.catalogue.text, ALL_ATTRIBUTES)))
 
 
 def _with_minutes(case: Case, minutes: float) -> Case:

@@ -8,6 +8,7 @@ queries their attributes, and queries tell products which of their codes are ask
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -32,6 +33,10 @@ SMOOTHING = 0.5
 """Pseudo-count of the catalogue in P(code | wanted): a query with few clicks says little."""
 MAX_WANTED = 64
 """Most wanted products that are read for one query made from the catalogue."""
+FEEDBACK_SHARE = 0.5
+"""Most of a query batch that comes from feedback; less where there is little of it."""
+ENOUGH_FEEDBACK = 200
+"""Asked queries from which on `FEEDBACK_SHARE` holds: fewer would be learned by heart."""
 SPAN_WORDS = range(1, 5)
 SPAN_PARTS = range(2, 9)
 """Lengths of a span of text as a query, in words; in characters where a script puts no spaces between words."""
@@ -158,6 +163,28 @@ def _example(text: str, codes: Ints, mass: Floats, total: float, base: npt.NDArr
     best = best[gain[best] > 0.05]
     weights = _normalised(gain[best])
     return Example(text, codes[best].astype(np.int32), weights, share[best].astype(np.float32))
+
+
+def query_batch(
+    asked: Sequence[Example], made: Sequence[Example], size: int, rng: np.random.Generator
+) -> list[Example]:
+    """`size` queries drawn with repetition from those that people asked and those made from the catalogue."""
+    from_feedback = texts_from_feedback(size, len(asked), len(made))
+    return [*drawn(asked, from_feedback, rng), *drawn(made, size - from_feedback, rng)]
+
+
+def texts_from_feedback(size: int, asked: int, made: int) -> int:
+    """How many of a batch of `size` queries are asked ones: in proportion up to `ENOUGH_FEEDBACK`, one at least."""
+    if not (asked and made):
+        return size if asked else 0
+    return math.ceil(size * FEEDBACK_SHARE * min(1.0, asked / ENOUGH_FEEDBACK))
+
+
+def drawn(examples: Sequence[Example], count: int, rng: np.random.Generator) -> list[Example]:
+    """So many examples, with repetition; none where there are none."""
+    if not examples:
+        return []
+    return [examples[int(at)] for at in rng.integers(len(examples), size=count)]
 
 
 def _normalised(values: npt.NDArray[np.floating]) -> Floats:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 from urllib.parse import quote
@@ -16,6 +16,7 @@ from opensearchpy import OpenSearch
 from gram_exporter.lexical import Lexical
 from gram_exporter.measures import Floats, Interval, Judgments, Run, interval, per_query, quantile, require_measured
 from gram_plugin.errors import ConfigError, JudgmentsError, SearchError
+from gram_plugin.progress import Progress
 from gram_plugin.search.client import asking, url_of
 from gram_plugin.search.query import Mode
 
@@ -26,8 +27,6 @@ DIRECT = "direct"
 """Status of an answer that passed no shim."""
 MAX_TIMED = 500
 APPLIED = "applied"
-
-Progress = Callable[[str, int, int], None]
 
 _LOG = "look at the log of the node, then run it again"
 _SHIM = "give the address that `gram shim` listens on, or none: then one is started"

@@ -7,7 +7,7 @@ Large codebooks are trained on sampled softmax with the correction for sampling 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,19 +17,17 @@ from torch import nn
 from torch.nn import functional
 
 from gram_exporter.config import TrainingConfig
-from gram_exporter.data import Example
+from gram_exporter.data import Example, query_batch
 from gram_exporter.noise import mistype
 from gram_exporter.prepare import Prepared
 from gram_plugin.contract.bundle import attributes_of
 from gram_plugin.contract.features import BUCKETS, features_of
 from gram_plugin.decode.linear import QUERY_LENGTH, LinearArm
+from gram_plugin.progress import Progress
 
 BATCH_QUERIES = 256
 SAMPLED_CODES = 4096
 """Codes drawn for a step beside those that its queries want; smaller codebooks are looked at whole."""
-FEEDBACK_SHARE = 0.5
-"""Most of a batch that comes from feedback; less where there is little of it."""
-ENOUGH_FEEDBACK = 400
 RATE = 0.01
 WARMUP_STEPS = 20
 FLOOR_RATE = 0.02
@@ -37,7 +35,6 @@ _FIRST_SPREAD = 0.05
 _CODE_SPREAD = 0.03
 
 Ints = npt.NDArray[np.int64]
-Progress = Callable[[str, int, int], None]
 
 
 def train_linear(
@@ -137,7 +134,7 @@ class _Course:
         """One step over a batch of queries; everything random follows from the seed and the step."""
         rng = np.random.default_rng([self.seed, step, 1])
         self._set_rate(step)
-        batch = self._batch(rng)
+        batch = query_batch(self.prepared.queries, self.prepared.made, BATCH_QUERIES, rng)
         wanted = np.concatenate([example.codes for example in batch])
         candidates = candidates_of(wanted, len(self.codes.parts), self.sampled_codes, rng)
         logits = self._vectors(batch, rng) @ self.codes.vectors(candidates.codes).T  # (queries, candidates)
@@ -161,12 +158,6 @@ class _Course:
                 self.codes.biases(every).numpy(),
             )
 
-    def _batch(self, rng: np.random.Generator) -> list[Example]:
-        asked, made = self.prepared.queries, self.prepared.made
-        share = FEEDBACK_SHARE * min(1.0, len(asked) / ENOUGH_FEEDBACK) if made else 1.0
-        from_feedback = round(BATCH_QUERIES * share) if asked else 0
-        return [*_pick(asked, from_feedback, rng), *_pick(made, BATCH_QUERIES - from_feedback, rng)]
-
     def _vectors(self, batch: Sequence[Example], rng: np.random.Generator) -> torch.Tensor:
         found = [features_of(mistype(example.text, rng)) for example in batch]
         for features in found:
@@ -184,9 +175,3 @@ class _Course:
         for optimiser in (self.sparse, self.dense):
             for group in optimiser.param_groups:
                 group["lr"] = RATE * factor
-
-
-def _pick(examples: Sequence[Example], count: int, rng: np.random.Generator) -> list[Example]:
-    if not examples:
-        return []
-    return [examples[int(at)] for at in rng.integers(len(examples), size=count)]

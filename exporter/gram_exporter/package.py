@@ -15,7 +15,6 @@ from gram_exporter.calibration import Calibrated, calibrate, identity_curve, lin
 from gram_exporter.graphs import export_graphs, load_model, quantise_graphs
 from gram_exporter.record import (
     CALIBRATION_TEXTS,
-    LINEAR,
     MODEL,
     CalibrationText,
     TrainingRecord,
@@ -25,6 +24,7 @@ from gram_exporter.record import (
 from gram_plugin.contract.bundle import (
     CALIBRATION,
     CODEBOOK,
+    LINEAR,
     TAGGER,
     TOKENIZER,
     Bundle,
@@ -35,7 +35,6 @@ from gram_plugin.contract.bundle import (
     write_bundle,
     write_calibration,
 )
-from gram_plugin.contract.bundle import LINEAR as LINEAR_FILE
 from gram_plugin.contract.codes import Role
 from gram_plugin.decode.generator import OnnxGenerator
 from gram_plugin.decode.linear import LinearArm
@@ -131,7 +130,7 @@ class _Exporting:
             return draft
         arm = LinearArm.load(source, len(draft.codebook))
         share = linear_share(draft, arm, self._texts) if share is None else share
-        shutil.copyfile(source, draft.bundle.file(LINEAR_FILE))
+        shutil.copyfile(source, draft.bundle.file(LINEAR))
         manifest = replace(draft.manifest, linear_share=share)
         return replace(draft, linear=arm, bundle=replace(draft.bundle, manifest=manifest))
 

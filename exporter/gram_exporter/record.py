@@ -19,9 +19,7 @@ TOKENIZER = "tokenizer.json"
 CODEBOOK = "codebook.tsv"
 RECORD = "record.json"
 CALIBRATION_TEXTS = "calibration.jsonl"
-TAGGER = "tagger.json"
 HELD = "held.csv"  # feedback that training did not read: query,docid,rating
-LINEAR = "linear.npz"  # the linear arm, where one was trained
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import hashlib
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 from gram_exporter.checkpoint import Position, load_checkpoint, save_checkpoint
 from gram_exporter.codebook import code_report
 from gram_exporter.config import Config, TrainingConfig
-from gram_exporter.data import Example
+from gram_exporter.data import Example, drawn, query_batch
 from gram_exporter.linear import train_linear
 from gram_exporter.losses import code_nll, joint_loss
 from gram_exporter.model import TokenLimits, input_ids, new_model, padded, tokens_of, train_tokenizer
@@ -29,10 +29,8 @@ from gram_exporter.record import (
     CALIBRATION_TEXTS,
     CODEBOOK,
     HELD,
-    LINEAR,
     MODEL,
     RECORD,
-    TAGGER,
     TOKENIZER,
     TrainingRecord,
     write_calibration_texts,
@@ -40,28 +38,22 @@ from gram_exporter.record import (
     write_record,
 )
 from gram_exporter.warm import Sighting, warm_start
-from gram_plugin.contract.bundle import Tokens, attributes_of, write_codebook
+from gram_plugin.contract.bundle import LINEAR, TAGGER, Tokens, attributes_of, write_codebook
 from gram_plugin.contract.codes import Attribute, Role
 from gram_plugin.decode.linear import LinearArm
 from gram_plugin.errors import TrainingError
+from gram_plugin.progress import Progress
 
 CHECKPOINT = "checkpoint"
 CODES_PER_TEXT = 4
 WARMUP_SHARE = 0.06
 FLOOR_RATE = 0.05
-FEEDBACK_SHARE = 0.5
-"""Most of a query batch that comes from feedback; less where there is little of it."""
-ENOUGH_FEEDBACK = 200
-"""Asked queries from which on `FEEDBACK_SHARE` holds: fewer would be learned by heart."""
 MOST_SIGHTINGS = 100_000
 """Texts of each role that the warm start counts: more tell it nothing new, and all are in memory at once."""
 TIMED_STEPS = 12
 CHECKPOINT_EVERY_S = 30.0
 MAX_QUERY_TOKENS = 32
 MAX_PRODUCT_TOKENS = 96
-
-Progress = Callable[[str, int, int], None]
-"""Called with stage, done and total."""
 
 
 def train(
@@ -216,7 +208,8 @@ class Course:
         self._set_rate()
         self.model.train()
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bfloat16):
-            queries = self._nll(Role.QUERY, self._query_batch(rng), rng)
+            asked, made = self.prepared.queries, self.prepared.made
+            queries = self._nll(Role.QUERY, query_batch(asked, made, self.config.batch_texts, rng), rng)
             products = self._nll(Role.PRODUCT, self._product_batch(rng), rng)
             loss = joint_loss(queries, products, self.config.product_weight)
         self.optimiser.zero_grad(set_to_none=True)
@@ -231,14 +224,8 @@ class Course:
         self.step += 1
         return float(loss.detach())
 
-    def _query_batch(self, rng: np.random.Generator) -> list[Example]:
-        asked, made = self.prepared.queries, self.prepared.made
-        size = self.config.batch_texts
-        from_feedback = texts_from_feedback(size, len(asked), len(made))
-        return [*_pick(asked, from_feedback, rng), *_pick(made, size - from_feedback, rng)]
-
     def _product_batch(self, rng: np.random.Generator) -> list[Example]:
-        return _pick(self.prepared.products, max(1, self.config.batch_texts // 2), rng)
+        return drawn(self.prepared.products, max(1, self.config.batch_texts // 2), rng)
 
     def _nll(self, role: Role, batch: Sequence[Example], rng: np.random.Generator) -> torch.Tensor:
         texts = [mistype(example.text, rng) if role is Role.QUERY else example.text for example in batch]
@@ -267,25 +254,12 @@ def _cpu_multiplies_bfloat16() -> bool:
     return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
 
 
-def texts_from_feedback(size: int, asked: int, made: int) -> int:
-    """How many of a batch of `size` queries are asked ones: in proportion up to `ENOUGH_FEEDBACK`, one at least."""
-    if not (asked and made):
-        return size if asked else 0
-    return math.ceil(size * FEEDBACK_SHARE * min(1.0, asked / ENOUGH_FEEDBACK))
-
-
 def sampled(examples: Sequence[Example], most: int, seed: int) -> Sequence[Example]:
     """All of the examples, or `most` of them drawn by a seed, in their order."""
     if len(examples) <= most:
         return examples
     drawn = np.random.default_rng(seed).choice(len(examples), most, replace=False)
     return [examples[int(at)] for at in np.sort(drawn)]
-
-
-def _pick(examples: Sequence[Example], count: int, rng: np.random.Generator) -> list[Example]:
-    if not examples:
-        return []
-    return [examples[int(at)] for at in rng.integers(len(examples), size=count)]
 
 
 def _draw(example: Example, rng: np.random.Generator) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from gram_exporter.measures import Judgments, Run, per_query, require_measured
 from gram_plugin.contract.codes import Generator, Role, ScoredCode
 from gram_plugin.contract.text import render_query
 from gram_plugin.errors import JudgmentsError, SearchError
+from gram_plugin.progress import Progress
 from gram_plugin.search.client import asking, url_of
 from gram_plugin.search.query import ClauseSettings, Mode, enrich
 
@@ -21,8 +22,6 @@ STRENGTHS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.5, 4.0)
 MAX_QUERIES = 300
 DEPTH = 100
 _BATCH = 20
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

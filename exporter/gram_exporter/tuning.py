@@ -18,6 +18,7 @@ from gram_exporter.tune import Tuned, development_queries, tune_lexical, tune_st
 from gram_plugin.contract.codes import Role
 from gram_plugin.decode.generator import OnnxGenerator
 from gram_plugin.errors import CalibrationError, CodeError
+from gram_plugin.progress import Progress
 from gram_plugin.search.calibrate import DEFAULT_STRENGTH, calibrate_index
 from gram_plugin.search.client import asking, connect
 from gram_plugin.search.mappings import IndexCalibration, check_index, write_calibration
@@ -26,8 +27,6 @@ from gram_plugin.search.query import ClauseSettings
 TIMEOUT_S = 60.0
 FEWEST_HELD = 50
 """Queries of held-out feedback below which the default strength is the better guess."""
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

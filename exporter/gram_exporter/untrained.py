@@ -18,14 +18,13 @@ from gram_exporter.record import (
     CALIBRATION_TEXTS,
     CODEBOOK,
     MODEL,
-    TAGGER,
     TOKENIZER,
     CalibrationText,
     TrainingRecord,
     write_calibration_texts,
     write_record,
 )
-from gram_plugin.contract.bundle import CodebookEntry, Tokens, attributes_of, write_codebook
+from gram_plugin.contract.bundle import TAGGER, CodebookEntry, Tokens, attributes_of, write_codebook
 from gram_plugin.contract.codes import Attribute, Code, Role
 from gram_plugin.contract.tagging import Lexicon, Tagger
 from gram_plugin.contract.text import Rendering

@@ -13,12 +13,11 @@ from gram_exporter.parity import Tolerance
 from gram_exporter.record import (
     CALIBRATION_TEXTS,
     CODEBOOK,
-    LINEAR,
     RECORD,
     read_calibration_texts,
     read_record,
 )
-from gram_plugin.contract.bundle import REQUIRED_FILES, Bundle, open_bundle, read_codebook
+from gram_plugin.contract.bundle import LINEAR, REQUIRED_FILES, Bundle, open_bundle, read_codebook
 from gram_plugin.contract.codes import MAX_CODES, Role
 from gram_plugin.decode.generator import OnnxGenerator
 from gram_plugin.decode.linear import LinearArm

@@ -15,12 +15,12 @@ from transformers import T5ForConditionalGeneration
 
 from gram_exporter.checkpoint import FILE, load_checkpoint
 from gram_exporter.config import CatalogueConfig, Config, TrainingConfig
-from gram_exporter.data import Example
+from gram_exporter.data import Example, texts_from_feedback
 from gram_exporter.losses import code_nll, joint_loss
 from gram_exporter.model import TokenLimits, input_ids, new_model, padded, tokens_of, train_tokenizer
 from gram_exporter.prepare import prepare
 from gram_exporter.record import CALIBRATION_TEXTS, MODEL, RECORD, read_calibration_texts, read_record
-from gram_exporter.train import CHECKPOINT, Course, sampled, texts_from_feedback, train
+from gram_exporter.train import CHECKPOINT, Course, sampled, train
 from gram_plugin.contract.bundle import read_codebook
 from gram_plugin.contract.codes import Attribute, Role
 from gram_plugin.errors import TrainingError

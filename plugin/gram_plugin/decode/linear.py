@@ -1,8 +1,8 @@
-"""The linear arm: hashed n-grams of a query → codes, by one low-rank matrix, in well under a millisecond.
+"""The linear arm: hashed n-grams of a query → codes, by one low-rank matrix, in a millisecond for 56,000 codes.
 
-It knows nothing of word order and nothing of how the attributes of a code depend on each other, but it has seen
-thirty times as many queries as the generator by the end of an equally long training. Its answer is blended
-with the generator's, see `OnnxGenerator`.
+It knows nothing of word order beyond pairs and nothing of how the attributes of a code depend on each other, but by the
+end of its training, the shorter one, it has seen nearly twenty times as many queries as the generator. Its answer is
+blended with the generator's, see `OnnxGenerator`.
 """
 
 from __future__ import annotations
