@@ -36,6 +36,9 @@ __all__ = [
 NAME_PREFIX = "gram:"
 """Every code's part of the clause is a named query `gram:<code>`, so an answer tells which codes matched."""
 
+ONE = "1"
+"""A text: where ml-commons hands the clause to OpenSearch, it makes 1.0 of the number 1, which OpenSearch refuses."""
+
 MAX_BUDGET_MS = 60_000.0
 _EXTENSION_KEYS = ("query", "mode", "budget_ms", "explain")
 _READS_SCORE = ("_score", "top_hits", "inner_hits", "sampler")
@@ -101,7 +104,7 @@ def code_clause(codes: Sequence[ScoredCode], generation: str, settings: ClauseSe
     parts = [_family_query(queries, settings.tie_breaker) for queries in families.values()]
     if len(parts) <= 1:
         return parts[0] if parts else None
-    return {"bool": {"should": parts, "minimum_should_match": 1}}
+    return {"bool": {"should": parts, "minimum_should_match": ONE}}
 
 
 def enrich(
@@ -135,7 +138,7 @@ def enrich(
         enriched["query"] = _reranked(_with_min_score(lexical, enriched.pop("min_score", None)), clause)
     else:
         bound = _bound(clause, demands(lexical, text or find_query_text(body)))
-        enriched["query"] = {"bool": {"should": [lexical, bound], "minimum_should_match": 1}}
+        enriched["query"] = {"bool": {"should": [lexical, bound], "minimum_should_match": ONE}}
     return enriched
 
 

@@ -65,7 +65,7 @@ def test_codes_of_one_family_do_not_count_twice() -> None:
     assert code_clause(codes, "g1", SETTINGS) == {
         "bool": {
             "should": [{"dis_max": {"queries": family, "tie_breaker": 0.3}}, feature("brand=hp", 2.0)],
-            "minimum_should_match": 1,
+            "minimum_should_match": "1",
         }
     }
 
@@ -156,7 +156,7 @@ def test_rerank_keeps_the_meaning_of_min_score() -> None:
 def test_recall_takes_words_or_codes(mode: Mode) -> None:
     """A query of nothing but words leaves the clause free; rescue has the same body."""
     assert enrich({"query": LEXICAL, "min_score": 1}, NOTEBOOK, "g1", SETTINGS, mode) == {
-        "query": {"bool": {"should": [LEXICAL, CLAUSE], "minimum_should_match": 1}},
+        "query": {"bool": {"should": [LEXICAL, CLAUSE], "minimum_should_match": "1"}},
         "min_score": 1,
     }
 
@@ -225,7 +225,7 @@ def test_recall_is_bound_by_what_is_demanded_besides_the_words(
     """Filters, exclusions and every required part that is about something else than the words bind the codes too."""
     bound = {"bool": {"must": [CLAUSE], "filter": filters}} if filters else CLAUSE
     assert enrich({"query": lexical}, NOTEBOOK, "g1", SETTINGS, Mode.RECALL, text="HP  laptop") == {
-        "query": {"bool": {"should": [lexical, bound], "minimum_should_match": 1}}
+        "query": {"bool": {"should": [lexical, bound], "minimum_should_match": "1"}}
     }
 
 
@@ -234,7 +234,7 @@ def test_recall_finds_the_words_by_itself() -> None:
     lexical = {"bool": {"must": [WORDS], "filter": [FILTER]}}
     found = enrich({"query": lexical}, NOTEBOOK, "g1", SETTINGS, Mode.RECALL)
     bound = {"bool": {"must": [CLAUSE], "filter": [FILTER]}}
-    assert found == {"query": {"bool": {"should": [lexical, bound], "minimum_should_match": 1}}}
+    assert found == {"query": {"bool": {"should": [lexical, bound], "minimum_should_match": "1"}}}
 
 
 @pytest.mark.parametrize(
