@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from gram_plugin.search.query import ClauseSettings, Mode, enrich
 from gram_plugin.serve.deadline import Clock, Deadline
 from gram_plugin.serve.http import Headers
-from gram_plugin.serve.indices import Indices
+from gram_plugin.serve.indices import IndexNames, Indices
 from gram_plugin.serve.querycodes import Codes, QueryCodes
 from gram_plugin.serve.searches import Item, Search, write_json
 from gram_plugin.serve.settings import ShimSettings
@@ -21,20 +21,34 @@ LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
+class Addition:
+    """What codes add to one search: the codes of its text, best first, their generation, and how strong they are."""
+
+    codes: Codes
+    generation: str
+    settings: ClauseSettings
+
+
+@dataclass(frozen=True)
 class Decision:
     """What becomes of one search.
 
     Attributes:
         status: what its client is told.
         enriched: the body with codes, None while the lexical one is to be sent.
-        codes: what the query was decoded to.
+        added: what `enriched` has more than the lexical body; None together with it.
         rescue: the lexical answer decides whether codes are asked for at all.
     """
 
     status: Status
     enriched: bytes | None = None
-    codes: Codes = ()
+    added: Addition | None = None
     rescue: bool = False
+
+    @property
+    def codes(self) -> Codes:
+        """What the query was decoded to; none while the lexical body is to be sent."""
+        return self.added.codes if self.added else ()
 
 
 class Enricher:
@@ -86,21 +100,30 @@ class Enricher:
             LOG.exception("a search could not be enriched")
             return Decision(degraded(Reason.INTERNAL))
 
-    async def _enrich(self, wanted: Search, headers: Headers, deadline: Deadline) -> Decision:
+    async def addition(self, names: IndexNames, text: str, headers: Headers, deadline: Deadline) -> Addition:
+        """What codes of a text would add to a search of these indices.
+
+        Raises:
+            NotEnriched: there is nothing to add, or it is not there at the deadline.
+        """
         if not self._generation:
             raise NotEnriched(degraded(Reason.NO_MODEL))
-        terms = await self._indices.terms(wanted.names, headers, deadline)
-        codes = await self._query_codes.codes(wanted.text, deadline)
+        terms = await self._indices.terms(names, headers, deadline)
+        codes = await self._query_codes.codes(text, deadline)
         if not codes:
-            return Decision(off(Reason.NO_CODES))
+            raise NotEnriched(off(Reason.NO_CODES))
         settings = ClauseSettings(
             strength=terms.points,
             tie_breaker=self._settings.tie_breaker,
             max_codes=self._settings.max_codes,
             weighted=terms.weighted,
         )
-        body = enrich(wanted.body, codes, self._generation, settings, wanted.mode, text=wanted.text)
-        return Decision(APPLIED, _written(body), codes)
+        return Addition(codes, self._generation, settings)
+
+    async def _enrich(self, wanted: Search, headers: Headers, deadline: Deadline) -> Decision:
+        added = await self.addition(wanted.names, wanted.text, headers, deadline)
+        body = enrich(wanted.body, added.codes, added.generation, added.settings, wanted.mode, text=wanted.text)
+        return Decision(APPLIED, _written(body), added)
 
 
 def _written(body: dict[str, object]) -> bytes:
