@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -25,11 +25,14 @@ __all__ = [
     "ClauseSettings",
     "GramExtension",
     "Mode",
+    "boost_of",
     "code_clause",
     "enrich",
+    "extension_of",
     "find_query_text",
     "needs_rescue",
     "reason_untouched",
+    "strongest",
     "take_extension",
 ]
 
@@ -99,7 +102,7 @@ def code_clause(codes: Sequence[ScoredCode], generation: str, settings: ClauseSe
     and `tie_breaker` times the rest. At most `max_codes` leaf clauses.
     """
     families: dict[Attribute, list[Body]] = {}
-    for scored in _strongest(codes, settings.max_codes):
+    for scored in strongest(codes, settings.max_codes):
         families.setdefault(scored.code.family, []).append(_code_query(scored, generation, settings))
     parts = [_family_query(queries, settings.tie_breaker) for queries in families.values()]
     if len(parts) <= 1:
@@ -186,14 +189,14 @@ def take_extension(body: Mapping[str, Any]) -> tuple[Body, GramExtension | None]
     extensions = body.get("ext")
     if not isinstance(extensions, Mapping) or "gram" not in extensions:
         return dict(body), None
-    extension = _extension_of(extensions["gram"])
+    extension = extension_of(extensions["gram"])
     others = {key: value for key, value in extensions.items() if key != "gram"}
     rest = {key: others if key == "ext" else value for key, value in body.items() if key != "ext" or others}
     return rest, extension
 
 
-def _strongest(codes: Iterable[ScoredCode], limit: int) -> list[ScoredCode]:
-    """Distinct codes with a usable weight, heaviest first, equal ones by text."""
+def strongest(codes: Iterable[ScoredCode], limit: int) -> list[ScoredCode]:
+    """The codes that a clause holds: distinct, with a usable weight, heaviest first, equal ones by text."""
     usable = (code for code in codes if math.isfinite(code.probability * code.rarity) and _weight(code) > 0)
     best: dict[Code, ScoredCode] = {}
     for scored in sorted(usable, key=lambda scored: (-_weight(scored), scored.code.text)):
@@ -206,11 +209,16 @@ def _weight(scored: ScoredCode) -> float:
     return min(scored.probability, 1.0) * scored.rarity
 
 
+def boost_of(scored: ScoredCode, settings: ClauseSettings) -> float:
+    """λ · P(code|query) · rarity(code): the points that a product gains which surely has the code."""
+    return float(f"{settings.strength * _weight(scored):.6g}")
+
+
 def _code_query(scored: ScoredCode, generation: str, settings: ClauseSettings) -> Body:
     """λ · P(code|query) · rarity(code) · P(code|product), or without the last factor where weights are not mapped."""
     stored = scored.code.stored(generation)
     scoring: Body = {
-        "boost": float(f"{settings.strength * _weight(scored):.6g}"),
+        "boost": boost_of(scored, settings),
         "_name": f"{NAME_PREFIX}{scored.code.text}",
     }
     if settings.weighted:
@@ -245,31 +253,31 @@ def _score_matters(body: Mapping[str, Any]) -> bool:
     return any(word in rest for word in _READS_SCORE)
 
 
-def _extension_of(value: Any) -> GramExtension:
+def extension_of(value: Any, place: str = "ext.gram") -> GramExtension:
+    """What an object with the keys of `ext.gram` says.
+
+    Raises:
+        RequestError: an unknown key or a value of the wrong kind; the message names `place`.
+    """
     if not isinstance(value, Mapping):
-        raise RequestError(f"ext.gram must be an object, found {_shown(value)}", next_step=_keys_help())
+        raise RequestError(f"{place} must be an object, found {_shown(value)}", next_step=_keys_help())
     unknown = sorted(set(value) - set(_EXTENSION_KEYS))
     if unknown:
-        raise RequestError(f"ext.gram has unknown keys: {', '.join(unknown)}", next_step=_keys_help())
+        raise RequestError(f"{place} has unknown keys: {', '.join(unknown)}", next_step=_keys_help())
+
+    def checked(key: str, wanted: str, fits: Callable[[Any], bool]) -> Any:
+        found = value.get(key)
+        if found is not None and not fits(found):
+            raise RequestError(f"{place}.{key} is {_shown(found)}", next_step=f"give {wanted}, or leave it out")
+        return found
+
+    mode = checked("mode", f"one of {', '.join(Mode)}", lambda found: isinstance(found, str) and found in set(Mode))
     return GramExtension(
-        query=_checked(value, "query", "a string", lambda found: isinstance(found, str)),
-        mode=None if value.get("mode") is None else _mode_of(value["mode"]),
-        budget_ms=_checked(value, "budget_ms", f"a number above 0 and at most {MAX_BUDGET_MS:g}", _is_budget),
-        explain=_checked(value, "explain", "true or false", lambda found: isinstance(found, bool)) or False,
+        query=checked("query", "a string", lambda found: isinstance(found, str)),
+        mode=None if mode is None else Mode(mode),
+        budget_ms=checked("budget_ms", f"a number above 0 and at most {MAX_BUDGET_MS:g}", _is_budget),
+        explain=checked("explain", "true or false", lambda found: isinstance(found, bool)) or False,
     )
-
-
-def _mode_of(value: Any) -> Mode:
-    if not isinstance(value, str) or value not in set(Mode):
-        raise RequestError(f"ext.gram.mode is {_shown(value)}", next_step=f"use one of {', '.join(Mode)}")
-    return Mode(value)
-
-
-def _checked(value: Mapping[str, Any], key: str, wanted: str, fits: Any) -> Any:
-    found = value.get(key)
-    if found is not None and not fits(found):
-        raise RequestError(f"ext.gram.{key} is {_shown(found)}", next_step=f"give {wanted}, or leave it out")
-    return found
 
 
 def _is_budget(found: Any) -> bool:
