@@ -1,15 +1,23 @@
-"""Fixtures of the integration tests: a real OpenSearch for the session, its client, a fresh index name per test."""
+"""Fixtures of the integration tests: a real OpenSearch for the session, its client, index names, the shop of sofas."""
 
 from __future__ import annotations
 
+import contextlib
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from opensearchpy import OpenSearch
+from opensearchpy.helpers import bulk
 
 from gram_plugin.node.node import NodeSettings, RunningNode, start_node
 from gram_plugin.search.client import connect
+from gram_plugin.search.mappings import IndexCalibration, apply_to_index, write_calibration
+from gram_plugin.search.query import Mode
+from gram_plugin.serve.settings import ShimSettings
+from sofas import FakeGenerator, product, running
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +41,39 @@ def index_name(client: OpenSearch) -> Iterator[str]:
     name = f"test-{secrets.token_hex(4)}"
     yield name
     client.indices.delete(index=f"{name}*", ignore_unavailable=True)
+
+
+Shim = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def shim(node: RunningNode) -> Iterator[Shim]:
+    """Gives a function that starts a shim with settings and a model, and returns its URL."""
+    with contextlib.ExitStack() as stack:
+
+        def start(generator: FakeGenerator | None, **changed: Any) -> str:
+            settings = replace(ShimSettings(upstream_url=node.url, budget_ms=10_000), **changed)
+            return stack.enter_context(running(settings, generator))
+
+        yield start
+
+
+@pytest.fixture(scope="module")
+def shop(client: OpenSearch) -> Iterator[str]:
+    """An index of 120 products, of which the sofas and couches carry the code, calibrated for g1."""
+    index = "shim-shop"
+    properties = {"title": {"type": "text"}, "price": {"type": "integer"}, "brand": {"type": "keyword"}}
+    client.indices.create(
+        index=index, body={"settings": {"number_of_shards": 2}, "mappings": {"properties": properties}}
+    )
+    apply_to_index(client, index)
+    write_calibration(client, index, IndexCalibration("g1", 0.5, 2.0, 10, "2026-01-01T00:00:00Z"))
+    bulk(client, [product(index, number) for number in range(120)], refresh=True)
+    yield index
+    client.indices.delete(index=index)
+
+
+@pytest.fixture(scope="module")
+def modes(shim: Shim) -> dict[str, str]:
+    """One shim for each mode."""
+    return {mode: shim(FakeGenerator(), mode=mode) for mode in Mode}

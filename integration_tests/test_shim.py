@@ -2,151 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import http.client
 import json
-import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
-import uvicorn
 from opensearchpy import NotFoundError, OpenSearch
 from opensearchpy import RequestError as RefusedError
-from opensearchpy.helpers import bulk
 
-from gram_plugin.contract.codes import MAX_CODES, Attribute, Code, Role, ScoredCode
 from gram_plugin.errors import DecodeError
 from gram_plugin.node.node import RunningNode
-from gram_plugin.search.mappings import IndexCalibration, apply_to_index, write_calibration
+from gram_plugin.search.mappings import IndexCalibration, write_calibration
 from gram_plugin.search.query import Mode
-from gram_plugin.serve.settings import ShimSettings
-from gram_plugin.serve.shim import create_shim
-
-SOFA = Code.of([Attribute("type", "sofa")])
-TITLES = ("red couch", "red sofa", "blue couch", "green lamp", "red lamp", "couch table")
-
-
-@dataclass
-class FakeGenerator:
-    """Every query is about sofas, unless the model raises or hangs at its gate."""
-
-    error: Exception | None = None
-    gate: threading.Event | None = None
-    generation: str = "g1"
-    texts: list[str] = field(default_factory=list)
-
-    def generate(self, texts: Sequence[str], role: Role, limit: int = MAX_CODES) -> list[list[ScoredCode]]:
-        """As the protocol says."""
-        self.texts += texts
-        if self.gate is not None:
-            self.gate.wait(60)
-        if self.error is not None:
-            raise self.error
-        return [[ScoredCode(SOFA, 0.9)] for _ in texts]
-
-
-@contextlib.contextmanager
-def running(settings: ShimSettings, generator: FakeGenerator | None) -> Iterator[str]:
-    """A shim on a free port, served by a thread until the end."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(
-        create_shim(settings, generator), log_config=None, ws="none", server_header=False, date_header=False
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
-        listener.close()
-
+from sofas import FakeGenerator, answer, ask, ids
 
 Shim = Callable[..., str]
-
-
-@pytest.fixture(scope="module")
-def shim(node: RunningNode) -> Iterator[Shim]:
-    """Gives a function that starts a shim with settings and a model, and returns its URL."""
-    with contextlib.ExitStack() as stack:
-
-        def start(generator: FakeGenerator | None, **changed: Any) -> str:
-            settings = replace(ShimSettings(upstream_url=node.url, budget_ms=10_000), **changed)
-            return stack.enter_context(running(settings, generator))
-
-        yield start
-
-
-@pytest.fixture(scope="module")
-def shop(client: OpenSearch) -> Iterator[str]:
-    """An index of 120 products, of which the sofas and couches carry the code, calibrated for g1."""
-    index = "shim-shop"
-    properties = {"title": {"type": "text"}, "price": {"type": "integer"}, "brand": {"type": "keyword"}}
-    client.indices.create(
-        index=index, body={"settings": {"number_of_shards": 2}, "mappings": {"properties": properties}}
-    )
-    apply_to_index(client, index)
-    write_calibration(client, index, IndexCalibration("g1", 0.5, 2.0, 10, "2026-01-01T00:00:00Z"))
-    bulk(client, [product(index, number) for number in range(120)], refresh=True)
-    yield index
-    client.indices.delete(index=index)
-
-
-def product(index: str, number: int) -> dict[str, Any]:
-    """One product as a bulk action."""
-    title = TITLES[number % len(TITLES)]
-    source: dict[str, Any] = {"title": f"{title} {number}", "price": number % 17, "brand": f"b{number % 4}"}
-    if "table" not in title and ("couch" in title or "sofa" in title):
-        stored = SOFA.stored("g1")
-        weight = 0.2 + number / 200
-        source["gram"] = {"codes": [stored], "weights": {stored: weight}, "model": "g1", "source": "0" * 32}
-    return {"_index": index, "_id": str(number), "_source": source}
-
-
-@pytest.fixture(scope="module")
-def modes(shim: Shim) -> dict[str, str]:
-    """One shim for each mode."""
-    return {mode: shim(FakeGenerator(), mode=mode) for mode in Mode}
-
-
-def ask(
-    url: str, target: str, body: Any = None, method: str = "POST", **headers: str
-) -> tuple[int, dict[str, str], bytes]:
-    """One request with nothing added by a client library."""
-    parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
-    data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
-    sent = {"content-type": "application/json", **headers} if data is not None else headers
-    with contextlib.closing(connection):
-        connection.request(method, target, data, sent)
-        response = connection.getresponse()
-        return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
-
-
-def answer(url: str, target: str, body: Any, **headers: str) -> Any:
-    """Status and JSON of an answer without what differs between two equal searches: times and scroll ids."""
-    status, _, text = ask(url, target, body, **headers)
-    return status, without_times(json.loads(text))
-
-
-def without_times(value: Any) -> Any:
-    """The value without durations and ids that name one run."""
-    if isinstance(value, dict):
-        volatile = {"took", "_scroll_id", "profile", "pit_id"}
-        return {key: without_times(item) for key, item in value.items() if key not in volatile}
-    return [without_times(item) for item in value] if isinstance(value, list) else value
-
-
-def ids(found: Any) -> list[str]:
-    """Ids of the hits, in order."""
-    return [hit["_id"] for hit in found["hits"]["hits"]]
-
 
 MATCH: dict[str, Any] = {"match": {"title": "red couch"}}
 BODIES: dict[str, dict[str, Any]] = {

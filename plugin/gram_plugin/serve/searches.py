@@ -121,8 +121,8 @@ def _item(head: bytes, raw: bytes, target: Target, wishes: Wishes) -> Item:
     """Reads one search; whatever it may hold is a status here, never an error."""
     lexical = raw
     try:
-        document = _read_json(raw)
-        body = _without_gram(document)
+        document = read_json(raw)
+        body = without_gram(document)
         lexical = raw if body is document else write_json(body)
         names = _names(head, target.names)
         return Item(head, lexical, _search(body, _extension(document), target, wishes, names))
@@ -132,8 +132,14 @@ def _item(head: bytes, raw: bytes, target: Target, wishes: Wishes) -> Item:
         return Item(head, lexical, off(Reason.INVALID))
 
 
-def _read_json(raw: bytes) -> dict[str, Any]:
-    """A JSON object that OpenSearch reads in the same way: UTF-8, no key twice, no NaN."""
+def read_json(raw: bytes) -> dict[str, Any]:
+    """A JSON object that OpenSearch reads in the same way: UTF-8, no key twice, no NaN.
+
+    Raises:
+        NotEnriched: there is nothing, or something else than an object.
+        ValueError: it is no JSON, or not read in the same way.
+        RecursionError: it is too deep.
+    """
     if not raw.strip():
         raise NotEnriched(off(Reason.NO_BODY))
     document = json.loads(raw.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_constant)
@@ -142,7 +148,7 @@ def _read_json(raw: bytes) -> dict[str, Any]:
     return document
 
 
-def _without_gram(document: dict[str, Any]) -> dict[str, Any]:
+def without_gram(document: dict[str, Any]) -> dict[str, Any]:
     """The body without `ext.gram`, whatever that holds; the very same object when there is none."""
     extensions = document.get("ext")
     if not isinstance(extensions, dict) or "gram" not in extensions:
@@ -182,21 +188,28 @@ def _reason_against(body: Mapping[str, Any], target: Target, mode: Mode) -> Reas
         return Reason.PIT
     if mode is Mode.RESCUE and "scroll" in target.parameters:
         return Reason.SCROLL
+    return reason_against(body, mode)
+
+
+def reason_against(body: Mapping[str, Any], mode: Mode) -> Reason | None:
+    """Why a body stays as it is in a mode, wherever it is sent; None where codes can be added."""
     untouched = reason_untouched(body, mode)
     return None if untouched is None else _UNTOUCHED.get(untouched, Reason.NO_QUERY)
+
+
+def listed(indices: Any) -> str:
+    """Index names of a JSON document, one or a list, as an expression for a URL."""
+    names = indices if isinstance(indices, list) else [indices]
+    return ",".join(quote(str(name), safe="*,-_.+") for name in names)
 
 
 def _names(head: bytes, default: IndexNames) -> IndexNames:
     """The indices of one item of `_msearch`: its head line's, else those of the URL."""
     if not head.strip():
         return default
-    line = _read_json(head)
+    line = read_json(head)
     indices = line.get("index", line.get("indices"))
-    if indices is None or indices == []:
-        expression = default.expression
-    else:
-        listed = indices if isinstance(indices, list) else [indices]
-        expression = ",".join(quote(str(name), safe="*,-_.+") for name in listed)
+    expression = default.expression if indices is None or indices == [] else listed(indices)
     return IndexNames(expression, _options(line) or default.options)
 
 

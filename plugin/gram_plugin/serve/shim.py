@@ -34,6 +34,7 @@ from gram_plugin.serve.health import Health, ShimMetrics
 from gram_plugin.serve.http import RelayedResponse, Upstream, raw_target, upstream_error
 from gram_plugin.serve.indices import Indices
 from gram_plugin.serve.querycodes import QueryCodes
+from gram_plugin.serve.rewriting import Rewriter
 from gram_plugin.serve.searches import (
     MODE_HEADER,
     Item,
@@ -77,11 +78,15 @@ def create_shim(settings: ShimSettings, generator: Generator | None, *, clock: C
         clock: seconds that never run backwards.
     """
     parts = _parts(settings, generator, clock)
+    shim = Shim(parts)
+    rewriter = Rewriter(settings, parts.enricher, shim.is_switched_off, parts.metrics, clock)
     app = Starlette(
-        routes=parts.health.routes(), middleware=[Middleware(CancelOnHangup)], lifespan=lambda _: _running(parts)
+        routes=[*parts.health.routes(), rewriter.route()],
+        middleware=[Middleware(CancelOnHangup)],
+        lifespan=lambda _: _running(parts),
     )
     app.router.redirect_slashes = False
-    app.router.default = Shim(parts)
+    app.router.default = shim
     return app
 
 
@@ -133,7 +138,7 @@ class Shim:
         )
 
     async def _search(self, asked: Asked, target: Target, items: list[Item]) -> Response:
-        if self._is_switched_off():
+        if self.is_switched_off():
             items = [Item(item.head, item.lexical, off(Reason.SWITCH)) for item in items]
         route = Route(self._parts.upstream, self._parts.metrics.upstream)
         exchange = Exchange(route, self._parts.enricher, asked, self._parts.clock)
@@ -147,7 +152,8 @@ class Shim:
         self._record(target, done.decisions, status, items)
         return RelayedResponse(done.stream, _headers(status, items, done.decisions))
 
-    def _is_switched_off(self) -> bool:
+    def is_switched_off(self) -> bool:
+        """Whether somebody made this a plain proxy."""
         return self._settings.off_file is not None and self._settings.off_file.exists()
 
     def _record(self, target: Target, decisions: Sequence[Decision], status: Status, items: Sequence[Item]) -> None:

@@ -41,6 +41,7 @@ class Reason(StrEnum):
     CONTENT_TYPE = "content-type"
     INVALID = "invalid-json"
     EXTENSION = "bad-extension"
+    REQUEST = "bad-request"
     NO_TEXT = "no-query-text"
     NO_CODES = "no-codes"
     NO_QUERY = "no-query"

@@ -116,10 +116,18 @@ def test_pipeline_keeps_the_lexical_search_on_failure() -> None:
     (processor,) = read_mapping_file("gram-pipeline.json")["request_processors"]
     native = processor["ml_inference"]
     assert (native["ignore_failure"], native["ignore_missing"]) == (True, False)
-    assert native["input_map"] == [{"query_text": "ext.ml_inference.text"}]
-    assert native["output_map"] == [{"query.bool.should[1]": "clause"}]
+    assert native["input_map"] == [{"query": "ext.ml_inference.text"}]
+    assert native["output_map"] == [{"query.bool.should[0]": "clause"}]
     (action,) = read_mapping_file("gram-connector.json")["actions"]
-    assert "${parameters.query_text}" in action["request_body"]
+    sent = set(re.findall(r"\$\{parameters\.(\w+)\}", action["request_body"]))
+    assert sent == {"query"} | set(native["model_config"])
+
+
+def test_connector_has_a_credential() -> None:
+    """ml-commons refuses a connector without one, and what its headers name must be in it."""
+    connector = read_mapping_file("gram-connector.json")
+    named = re.findall(r"\$\{credential\.(\w+)\}", json.dumps(connector["actions"]))
+    assert sorted(connector["credential"]) == named == ["authorization"]
 
 
 def test_the_connector_names_the_port_of_the_shim() -> None:
