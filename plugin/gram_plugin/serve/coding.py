@@ -92,6 +92,15 @@ class Coded:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """What a product would be coded from: hash of its text, whether there is any, and the codes that it surely has."""
+
+    hash: str
+    has_text: bool
+    sure: tuple[Code, ...]
+
+
+@dataclass(frozen=True)
 class _Text:
     """A rendered product, the hash that stands for its text and its model, and the codes that it surely has."""
 
@@ -179,6 +188,12 @@ class Coder:
         missing = {text.hash: text for text in texts if text and text.hash not in known}
         answers: dict[str, Codes | Reason] = {**known, **await self._ask(missing, batcher)}
         return [self._coded(text, answers, batcher.generation) for text in texts]
+
+    async def read_products(self, sources: Sequence[Mapping[str, Any]]) -> list[Reading | None]:
+        """What `code_products` would read of each product, in order; None for one that it cannot. Asks no model."""
+        generation = self._batcher.generation if self._batcher else ""
+        texts = await asyncio.to_thread(self._render, sources, generation)
+        return [Reading(text.hash, bool(text.rendered), text.tags) if text else None for text in texts]
 
     def _render(self, sources: Sequence[Mapping[str, Any]], generation: str) -> list[_Text | None]:
         return [self._text_of(source, generation) for source in sources]

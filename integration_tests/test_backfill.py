@@ -1,0 +1,268 @@
+"""`gram backfill` as a person runs it, against a real OpenSearch: what it codes, what it leaves, what it says."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opensearchpy import OpenSearch
+
+from gram_plugin.contract.bundle import open_bundle
+from gram_plugin.node.node import RunningNode
+from gram_plugin.search.mappings import component_template
+
+GRAM = [sys.executable, "-m", "gram_plugin.cli"]
+BUNDLE = Path(__file__).parents[1] / "plugin/tests/decode/tiny_bundle"
+OLD = {"codes": ["g0/type=old"], "weights": {"g0/type=old": 0.5}, "model": "g0", "source": "0", "at": 0}
+
+
+def create(client: OpenSearch, index: str, *, shards: int = 2) -> None:
+    """An index with the gram fields."""
+    gram = component_template(weighted=True)["template"]["mappings"]["properties"]
+    properties = {"title": {"type": "text"}, "price": {"type": "double"}, **gram}
+    settings = {"number_of_shards": shards, "number_of_replicas": 0, "refresh_interval": "-1"}
+    client.indices.create(index=index, body={"mappings": {"properties": properties}, "settings": settings})
+
+
+@pytest.fixture
+def index(client: OpenSearch, index_name: str) -> str:
+    """An index of two shards with the gram fields."""
+    create(client, index_name)
+    return index_name
+
+
+@pytest.fixture
+def environment() -> dict[str, str]:
+    """The environment of this process without settings of ours."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("GRAM_")}
+
+
+def products(number: int) -> dict[str, dict[str, Any]]:
+    """Products by id."""
+    return {f"p{n}": {"title": f"grey velvet sofa {n} with a tall back", "price": n} for n in range(number)}
+
+
+def put(client: OpenSearch, index: str, documents: Mapping[str, Any]) -> None:
+    """Writes documents past every sidecar; a lone surrogate travels as an escape."""
+    lines = [line for name, found in documents.items() for line in ({"index": {"_id": name}}, found)]
+    body = "".join(json.dumps(line) + "\n" for line in lines)
+    answer = client.bulk(index=index, body=body, refresh=True)
+    assert not answer["errors"], answer
+
+
+def stored(client: OpenSearch, index: str) -> dict[str, Any]:
+    """Every document of an index by id; of `gram` without the time, weights in one object."""
+    client.indices.refresh(index=index)
+    hits = client.search(index=index, body={"size": 10_000, "query": {"match_all": {}}})["hits"]["hits"]
+    documents = {hit["_id"]: hit["_source"] for hit in hits}
+    for document in documents.values():
+        if gram := document.get("gram"):
+            gram.pop("at", None)
+            weights = gram.get("weights")
+            gram["weights"] = weights[0] if isinstance(weights, list) and weights else weights or {}
+    return documents
+
+
+def plain(documents: Mapping[str, Any]) -> dict[str, Any]:
+    """The documents without their `gram` objects."""
+    return {name: {key: value for key, value in found.items() if key != "gram"} for name, found in documents.items()}
+
+
+def run(folder: Path, environment: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """One `gram` to its end."""
+    return subprocess.run(
+        [*GRAM, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def backfill(
+    folder: Path, environment: Mapping[str, str], node: RunningNode, index: str, *arguments: str
+) -> dict[str, Any]:
+    """The report of one `gram backfill` that must end well."""
+    command = ["backfill", index, "--url", node.url, "--bundle", str(BUNDLE), "--json", *arguments]
+    done = run(folder, environment, *command)
+    assert done.returncode == 0, done.stderr
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
+
+
+@contextmanager
+def sidecar(node: RunningNode, environment: Mapping[str, str]) -> Iterator[str]:
+    """The address of a running `gram sidecar`."""
+    command = [*GRAM, "sidecar", "--url", node.url, "--port", "0", "--bundle", str(BUNDLE)]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr is not None
+        yield next(line.split()[-1] for line in process.stderr if line.startswith("listening on "))
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+HOSTILE: dict[str, Any] = {
+    "surrogate": {"title": "\ud800 shoe \udfff"},
+    "controls": {"title": "\x00\x07 shoe \x1b\x85"},
+    "large": {"title": "shoe " * 200_000},
+    "array": {"title": ["red shoe", ["nested", ["deeper"]], None, 5]},
+    "object": {"title": None, "nested": {"a": {"b": [{"c": 1}]}}},
+    "none": {"price": 1},
+    "empty": {},
+    "emoji": {"title": "👟 мягкий диван ソファ"},
+}
+
+
+def test_the_same_codes_as_the_sidecar_and_ingest(
+    node: RunningNode, client: OpenSearch, index_name: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """A document written directly, by `gram ingest` or through the sidecar ends with the same `gram` object."""
+    documents = {**products(30), **{name: found for name, found in HOSTILE.items() if name != "surrogate"}}
+    for name in ("direct", "ingested", "sidecar"):
+        create(client, f"{index_name}-{name}")
+    put(client, f"{index_name}-direct", documents)
+    catalogue = tmp_path / "products.jsonl"
+    catalogue.write_text("".join(json.dumps({"id": name, **found}) + "\n" for name, found in documents.items()))
+    arguments = ["--index", f"{index_name}-ingested", "--url", node.url, "--bundle", str(BUNDLE)]
+    done = run(tmp_path, environment, "ingest", str(catalogue), *arguments)
+    assert done.returncode == 0, done.stderr
+    with sidecar(node, environment) as url, OpenSearch(url, timeout=60) as coded:
+        put(coded, f"{index_name}-sidecar", documents)
+    report = backfill(tmp_path, environment, node, f"{index_name}-direct")
+    found = {name: stored(client, f"{index_name}-{name}") for name in ("direct", "ingested", "sidecar")}
+    grams = {name: {key: document["gram"] for key, document in found[name].items()} for name in found}
+    assert grams["direct"] == grams["ingested"] == grams["sidecar"]
+    assert plain(found["direct"]) == documents
+    assert (report["coded"], report["pending"], report["failed"]) == (len(documents), 0, 0)
+    for name in ("ingested", "sidecar"):
+        report = backfill(tmp_path, environment, node, f"{index_name}-{name}")
+        assert (report["read"], report["fresh"], report["coded"]) == (len(documents), len(documents), 0)
+
+
+def test_codes_of_an_earlier_generation_are_replaced(
+    node: RunningNode, client: OpenSearch, index: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """No old code is left to be found, neither as keyword nor as weight, whatever shape the old object had."""
+    shapes: dict[str, Any] = {
+        "object": {"gram": OLD},
+        "array": {"gram": {**OLD, "weights": [OLD["weights"]]}},
+        "list": {"gram": [OLD]},
+        "dotted": {"gram.codes": ["g0/type=old"], "gram.model": "g0"},
+        "both": {"gram": OLD, "gram.codes": ["g0/type=old"]},
+    }
+    put(client, index, {name: {"title": f"grey sofa {name}", **found} for name, found in shapes.items()})
+    old = [
+        {"term": {"gram.codes": "g0/type=old"}},
+        {"rank_feature": {"field": "gram.weights.g0/type=old", "linear": {}}},
+        {"term": {"gram.model": "g0"}},
+    ]
+    before = [client.count(index=index, body={"query": query})["count"] for query in old]
+    assert before == [5, 4, 5]
+    report = backfill(tmp_path, environment, node, index)
+    assert (report["read"], report["coded"]) == (5, 5)
+    client.indices.refresh(index=index)
+    assert [client.count(index=index, body={"query": query})["count"] for query in old] == [0, 0, 0]
+    generation = open_bundle(BUNDLE).manifest.generation
+    assert client.count(index=index, body={"query": {"term": {"gram.model": generation}}})["count"] == 5
+    again = backfill(tmp_path, environment, node, index)
+    assert (again["read"], again["fresh"], again["coded"]) == (5, 5, 0)
+
+
+def test_only_what_is_stale_is_written(
+    node: RunningNode, client: OpenSearch, index: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """A text changed past the sidecar, a pending, an older and a new product are coded; the others stay."""
+    put(client, index, products(20))
+    backfill(tmp_path, environment, node, index)
+    client.update(index=index, id="p1", body={"doc": {"title": "a yellow lamp"}})
+    client.update(index=index, id="p2", body={"doc": {"gram": {"model": "pending", "codes": []}}})
+    client.update(index=index, id="p3", body={"doc": {"gram": {"model": "g0"}}})
+    client.update(index=index, id="p4", body={"doc": {"price": 99}})
+    put(client, index, {"p5": {"title": "written past the sidecar"}, "new": {"title": "a new sofa"}})
+    client.indices.refresh(index=index)
+    before = versions(client, index)
+    report = backfill(tmp_path, environment, node, index)
+    assert (report["read"], report["fresh"], report["coded"]) == (21, 16, 5)
+    changed = {name for name, version in versions(client, index).items() if version != before[name]}
+    assert changed == {"p1", "p2", "p3", "p5", "new"}
+    assert report["index"] == {"products": 21, "coded": 21, "pending": 0}
+
+
+def versions(client: OpenSearch, index: str) -> dict[str, int]:
+    """The version of every document."""
+    client.indices.refresh(index=index)
+    body = {"size": 10_000, "query": {"match_all": {}}, "version": True, "_source": False}
+    return {hit["_id"]: hit["_version"] for hit in client.search(index=index, body=body)["hits"]["hits"]}
+
+
+def test_hostile_documents_never_stop_it(
+    node: RunningNode, client: OpenSearch, index: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """Surrogates, a megabyte, control characters, arrays: each is coded or marked, and nothing else changes."""
+    put(client, index, {**HOSTILE, **products(5)})
+    report = backfill(tmp_path, environment, node, index, "--bulk", "4")
+    found = stored(client, index)
+    assert plain(found) == {**HOSTILE, **products(5)}
+    assert report["read"] == report["coded"] + report["pending"] == len(found)
+    assert {name for name, document in found.items() if document["gram"]["model"] == "pending"} <= {"surrogate"}
+    again = backfill(tmp_path, environment, node, index, "--bulk", "4")
+    assert (again["coded"], again["fresh"] + again["pending"], again["pending"]) == (0, len(found), report["pending"])
+
+
+def test_routed_products_of_an_alias_are_coded(
+    node: RunningNode, client: OpenSearch, index_name: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """Products keep their routing, and all indices behind an alias are read."""
+    for name in ("a", "b"):
+        create(client, f"{index_name}-{name}", shards=3)
+        for number in range(6):
+            body = {"title": f"sofa {number}"}
+            client.index(index=f"{index_name}-{name}", id=str(number), routing=f"r{number}", body=body)
+    client.indices.put_alias(index=f"{index_name}-*", name=f"{index_name}-all")
+    report = backfill(tmp_path, environment, node, f"{index_name}-all")
+    assert (report["coded"], report["index"]) == (12, {"products": 12, "coded": 12, "pending": 0})
+
+
+def test_what_opensearch_refuses_is_a_dead_letter(
+    node: RunningNode, client: OpenSearch, index_name: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """A product that no longer fits its mapping fails alone, with id and reason, and the exit code is 1."""
+    gram = component_template(weighted=True)["template"]["mappings"]["properties"]
+    properties = {"title": {"type": "text"}, **gram}
+    client.indices.create(index=index_name, body={"mappings": {"dynamic": False, "properties": properties}})
+    put(client, index_name, {"p1": {"title": "sofa"}, "huge": {"title": "lamp", "sku": "x" * 40_000}})
+    client.indices.put_mapping(index=index_name, body={"properties": {"sku": {"type": "keyword"}}})
+    done = run(tmp_path, environment, "backfill", index_name, "--url", node.url, "--bundle", str(BUNDLE), "--json")
+    report, letters = json.loads(done.stdout), tmp_path / f"{index_name}.backfill.dead-letters.jsonl"
+    assert (done.returncode, report["coded"], report["failed"]) == (1, 1, 1), done.stderr
+    (letter,) = [json.loads(line) for line in letters.read_text().splitlines()]
+    assert (letter["id"], letter["status"], letter["document"]["_index"]) == ("huge", 400, index_name)
+    assert "immense term" in letter["reason"]
+    assert str(letters.name) in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--slice", "2/2"], 2, "--slice is '2/2'"),
+        (["--url", "http://127.0.0.1:9"], 1, "failed"),
+    ],
+)
+def test_mistakes_are_named(
+    node: RunningNode,
+    index: str,
+    environment: dict[str, str],
+    tmp_path: Path,
+    arguments: Iterable[str],
+    code: int,
+    said: str,
+) -> None:
+    """What is wrong, and the next step; nothing is left behind."""
+    done = run(tmp_path, environment, "backfill", index, "--bundle", str(BUNDLE), *arguments)
+    assert (done.returncode, said in done.stderr, "next:" in done.stderr) == (code, True, True), done.stderr
+    assert list(tmp_path.iterdir()) == []

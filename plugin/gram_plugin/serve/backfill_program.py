@@ -1,0 +1,234 @@
+"""The backfill as a program: from what a person asked for to the end, with its signals, its progress and its report."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from gram_plugin.decode.generator import OnnxGenerator
+from gram_plugin.errors import ConfigError
+from gram_plugin.progress import Progress, reporting
+from gram_plugin.search.backfill import WHOLE, Slice, uuids_of
+from gram_plugin.search.client import Address, address, connect, connect_async
+from gram_plugin.search.mappings import check_index
+from gram_plugin.search.productstore import Census, ProductStore
+from gram_plugin.serve.backfill import Backfill, Pace, Report, Rules
+from gram_plugin.serve.backfill_checkpoint import BackfillCheckpoint, Job
+from gram_plugin.serve.coding import Coder, Patience
+from gram_plugin.serve.deadletter import DeadLetterFile
+from gram_plugin.serve.delivery import Retrying
+from gram_plugin.serve.fields import GramFields
+from gram_plugin.serve.productcodes import product_batcher, product_rules
+from gram_plugin.serve.settings import SidecarSettings, variable
+
+_ANSWER_S = 120.0
+_MODEL_SILENCE_S = 300.0
+_NEVER = 1 << 62  # the breaker stays closed: a page full of texts that the model cannot read is no outage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What a person asked `gram backfill` for: the options of the verb, and the environment with `GRAM_` variables."""
+
+    index: str
+    url: str
+    bundle: Path
+    checkpoint: Path
+    dead_letters: Path
+    ca_file: str | None = None
+    part: Slice = WHOLE
+    rate: float = 0.0
+    follow_s: float | None = None
+    bulk: int = 500
+    threads: int = 2
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Done:
+    """The end of a backfill, and what the index has now."""
+
+    report: Report
+    census: Census
+    generation: str
+
+
+def slice_of(text: str) -> Slice:
+    """A part as a person writes it, such as `0/8`.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    number, _, of = text.partition("/")
+    if not (number.isdecimal() and of.isdecimal() and int(number) < int(of) <= 1024):
+        raise ConfigError(
+            f"--slice is {text!r}: expected part/parts, parts from 0 and at most 1024 of them",
+            next_step="for two processes pass --slice 0/2 to one and --slice 1/2 to the other",
+        )
+    return Slice(int(number), int(of))
+
+
+def backfill(wish: Wish, console: Console) -> Done:
+    """Codes the stale products of an index, with progress; SIGINT and SIGTERM end it after the page at hand.
+
+    Raises:
+        GramError: the bundle, the index or OpenSearch are unusable; what was done is kept.
+    """
+    found = address(wish.url, ca_file=wish.ca_file)
+    fields = fields_of_index(found, wish.index)
+    generator = OnnxGenerator.open(wish.bundle, threads=wish.threads)
+    with reporting(console) as progress:
+        return asyncio.run(_backfill(wish, found, generator, fields, progress))
+
+
+def fields_of_index(found: Address, index: str) -> GramFields:
+    """What an index can take of codes.
+
+    Raises:
+        MappingError: there is no such index, or it lacks the fields.
+        SearchError: OpenSearch could not be asked.
+    """
+    with connect(found.url, username=found.username, password=found.password, ca_file=found.ca_file) as client:
+        return GramFields.WEIGHTED if check_index(client, index).weighted else GramFields.PLAIN
+
+
+async def _backfill(
+    wish: Wish, found: Address, generator: OnnxGenerator, fields: GramFields, progress: Progress
+) -> Done:
+    settings = SidecarSettings.from_mapping({**wish.environment, variable("upstream_url"): found.url})
+    async with store_of(wish, found) as store, coder_of(generator, settings) as coder:
+        checkpoint = BackfillCheckpoint(wish.checkpoint, await _job(wish, found, generator, settings, store))
+        start = checkpoint.load()
+        letters = DeadLetterFile(wish.dead_letters, resume_at=start.dead_letter_bytes if start else None)
+        rules = Rules(generator.generation, settings.max_codes, fields)
+        pace = Pace(wish.rate, wish.follow_s)
+        meter = _Meter(progress)
+        with letters, stopping() as stop:
+            program = Backfill(store, coder, rules, checkpoint, letters, part=wish.part, pace=pace, stop=stop)
+            report = await program.run(start, meter.expect, meter.advance)
+        return Done(report, await store.census(generator.generation), generator.generation)
+
+
+async def _job(
+    wish: Wish, found: Address, generator: OnnxGenerator, settings: SidecarSettings, store: ProductStore
+) -> Job:
+    return Job(
+        url=found.url,
+        index=wish.index,
+        indices=uuids_of(await store.settings()),
+        generation=generator.generation,
+        min_probability=settings.min_probability,
+        max_codes=settings.max_codes,
+        slice=str(wish.part),
+        dead_letters=str(wish.dead_letters.resolve()),
+    )
+
+
+@asynccontextmanager
+async def store_of(wish: Wish, found: Address) -> AsyncIterator[ProductStore]:
+    """The products of the index, over connections that are closed at the end."""
+    client = connect_async(
+        found.url, timeout_s=_ANSWER_S, username=found.username, password=found.password, ca_file=found.ca_file
+    )
+    # A page never holds more than a second's worth, so that the rate is even and a signal is heeded soon.
+    page = min(wish.bulk, max(1, int(wish.rate))) if wish.rate else wish.bulk
+    try:
+        yield ProductStore(client, wish.index, Retrying(), page=page)
+    finally:
+        await client.close()
+
+
+@asynccontextmanager
+async def coder_of(generator: OnnxGenerator, settings: SidecarSettings) -> AsyncIterator[Coder]:
+    """Codes in this process by the rules of the sidecar, for as long as the model gives any."""
+    rules = product_rules(generator, settings)
+    batcher = product_batcher(generator, rules, settings)
+    await batcher.start()
+    try:
+        yield Coder(batcher, rules, Patience(total_s=None, stall_s=_MODEL_SILENCE_S, failures=_NEVER))
+    finally:
+        await batcher.stop()
+
+
+@contextmanager
+def stopping() -> Iterator[asyncio.Event]:
+    """An event that SIGINT and SIGTERM set; the second one of a kind ends the process as it always does."""
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+
+    def heed(number: signal.Signals) -> None:
+        stop.set()
+        loop.remove_signal_handler(number)
+
+    for number in numbers:
+        loop.add_signal_handler(number, heed, number)
+    try:
+        yield stop
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+
+class _Meter:
+    """Tells the progress of reading everything; rounds after the first are not counted."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._total = 0
+        self._done = 0
+
+    def expect(self, total: int) -> None:
+        self._total = total
+        self._progress("backfill", 0, total)
+
+    def advance(self, number: int) -> None:
+        self._done += number
+        if self._done <= self._total:
+            self._progress("backfill", self._done, self._total)
+
+
+def report_lines(done: Done, wish: Wish) -> list[str]:
+    """What became of the index, for a person."""
+    tally, census = done.report.tally, done.census
+    lines = [
+        f"{tally.read} products read: {tally.fresh} had their codes, {tally.coded} coded, {tally.pending} pending, "
+        f"{tally.failed} failed, {tally.gone} gone",
+    ]
+    if done.report.resumed:
+        lines.append("with those of the interrupted run")
+    if tally.again:
+        lines.append(f"{tally.again} times a product was written meanwhile and read again")
+    if tally.by_codes:
+        spread = ", ".join(f"{count} with {number}" for number, count in tally.by_codes.items())
+        lines.append(f"{tally.codes_per_product:.2f} codes per coded product: {spread}")
+    if tally.pending:
+        lines.append("the model could not read the pending products: the log has the reasons")
+    if tally.failed:
+        lines.append(f"what failed and why is in {wish.dead_letters}")
+    others = census.products - census.coded - census.pending
+    lines.append(
+        f"{wish.index} has {census.products} products: {census.coded} with {done.generation}, "
+        f"{census.pending} pending, {others} others"
+    )
+    return lines
+
+
+def report_document(done: Done) -> dict[str, Any]:
+    """The same for a program."""
+    tally = done.report.tally
+    return {
+        "generation": done.generation,
+        **asdict(tally),
+        "by_codes": {str(number): count for number, count in tally.by_codes.items()},
+        "codes_per_product": round(tally.codes_per_product, 4),
+        "resumed": done.report.resumed,
+        "stopped": done.report.stopped,
+        "index": asdict(done.census),
+    }

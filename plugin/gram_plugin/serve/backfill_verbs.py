@@ -1,0 +1,81 @@
+"""The verb `gram backfill`: its options, and nothing that is slow to import."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from gram_plugin.search.client import CA_VARIABLE, DEFAULT_URL, URL_VARIABLE
+
+_INTERRUPTED = 130
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the verb to the program."""
+    app.command("backfill")(_backfill)
+
+
+def _backfill(
+    index: Annotated[str, typer.Argument(help="Index, alias or data stream whose products get codes.")],
+    bundle: Annotated[Path, typer.Option("--bundle", envvar="GRAM_BUNDLE", help="Folder that `gram export` wrote.")],
+    url: Annotated[str, typer.Option("--url", envvar=URL_VARIABLE, help="URL of OpenSearch.")] = DEFAULT_URL,
+    part: Annotated[
+        str, typer.Option("--slice", help="Part of the index, such as 0/4, 1/4, 2/4, 3/4 in four processes.")
+    ] = "0/1",
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Go on watching for products written past the sidecar, until SIGTERM.")
+    ] = False,
+    interval: Annotated[
+        float, typer.Option("--interval", min=0.1, max=86_400, help="With --follow: seconds between two looks.")
+    ] = 30.0,
+    rate: Annotated[float, typer.Option("--rate", min=0, help="Most products coded in a second; 0 for no bound.")] = 0,
+    bulk: Annotated[int, typer.Option("--bulk", min=1, max=10_000, help="Most products in one page and bulk.")] = 500,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of the model.")] = 2,
+    checkpoint: Annotated[
+        Path | None, typer.Option("--checkpoint", help="File that keeps the position; else INDEX.backfill.json here.")
+    ] = None,
+    dead_letters: Annotated[
+        Path | None,
+        typer.Option("--dead-letters", help="File for what failed; else INDEX.backfill.dead-letters.jsonl here."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Write the report as JSON to the standard output.")] = False,
+    ca: Annotated[str | None, typer.Option("--ca", envvar=CA_VARIABLE, help="PEM file to trust for https.")] = None,
+) -> None:
+    """Give codes to the products of INDEX that have none, or those of another model or another text.
+
+    An interrupted run goes on where it stopped when it is started with the same arguments. Ends with exit code 1 when
+    something failed: the dead-letter file has the reasons.
+    """
+    from gram_plugin.serve.backfill_program import Wish, backfill, report_document, report_lines, slice_of
+
+    shared = slice_of(part)
+    stem = f"{index}.backfill" + (f"-{shared.number}-of-{shared.of}" if shared.of > 1 else "")
+    console = Console(stderr=True, soft_wrap=True)
+    wish = Wish(
+        index=index,
+        url=url,
+        bundle=bundle,
+        ca_file=ca,
+        part=shared,
+        rate=rate,
+        follow_s=interval if follow else None,
+        bulk=bulk,
+        threads=threads,
+        checkpoint=checkpoint or Path(f"{stem}.json"),
+        dead_letters=dead_letters or Path(f"{stem}.dead-letters.jsonl"),
+        environment=os.environ,
+    )
+    done = backfill(wish, console)
+    for line in report_lines(done, wish):
+        console.print(line, highlight=False, markup=False)
+    if as_json:
+        typer.echo(json.dumps(report_document(done)))
+    if done.report.stopped and not follow:
+        console.print("interrupted — run the same command again, it goes on where it stopped")
+        raise typer.Exit(_INTERRUPTED)
+    raise typer.Exit(1 if done.report.tally.failed else 0)
