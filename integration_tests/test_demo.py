@@ -11,8 +11,8 @@ import pytest
 from opensearchpy import OpenSearch
 from rich.console import Console
 
+from gram_exporter.arms import BASELINE
 from gram_exporter.demo import BUNDLE, FIGURES, INDEX, PAGE, TRAINING, DemoSettings, run_demo, work_folder
-from gram_exporter.evaluate import BASELINE
 from gram_exporter.record import RECORD
 from gram_plugin.contract.bundle import MANIFEST, open_bundle
 from gram_plugin.node.node import RunningNode

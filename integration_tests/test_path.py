@@ -15,11 +15,12 @@ from click.testing import Result
 from opensearchpy import OpenSearch, helpers
 from typer.testing import CliRunner
 
+from gram_exporter.arms import BASELINE, DIRECT, Arm, ask, search_body
 from gram_exporter.config import load_config, render_config
-from gram_exporter.evaluate import BASELINE, DIRECT, QUALITY_BUDGET_MS, Arm, ask, search_body
+from gram_exporter.evaluate import QUALITY_BUDGET_MS
 from gram_exporter.feedback import positives, read_judgments
 from gram_exporter.lexical import Lexical, lexical_query
-from gram_exporter.measures import EMPTY, JUDGED, MEASURES, Judgments
+from gram_exporter.measures import ALL, Judgments
 from gram_exporter.package import export_bundle
 from gram_exporter.servers import MEASURED, running
 from gram_exporter.shop import make_shop, write_shop
@@ -194,7 +195,7 @@ def test_evaluate_writes_all_arms(path: Path600, tmp_path: Path) -> None:
         {"applied": len(path.test)},
         {"applied": len(path.test)},
     ]
-    assert all(set(row["measures"]) == {*MEASURES, EMPTY, JUDGED} for row in rows.values())
+    assert all(set(row["measures"]) == set(ALL) for row in rows.values())
     assert all(sum(row["timed_statuses"].values()) == len(path.test) for row in rows.values())
     assert {tuple(arms) for arms in found["families"].values()} == {(RERANK, RECALL)}
     assert BASELINE in done.stdout

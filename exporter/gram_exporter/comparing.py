@@ -10,8 +10,9 @@ from pathlib import Path
 from opensearchpy import OpenSearch
 from opensearchpy.exceptions import OpenSearchException
 
+from gram_exporter.arms import arms_of, check_modes
 from gram_exporter.config import SearchConfig
-from gram_exporter.evaluate import Evaluation, arms_of, check_modes, evaluate
+from gram_exporter.evaluate import Evaluation, evaluate
 from gram_exporter.lexical import lexical_query
 from gram_exporter.measures import Judgments, require_measured
 from gram_exporter.servers import MEASURED, running

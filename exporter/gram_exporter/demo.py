@@ -18,14 +18,15 @@ from opensearchpy import OpenSearch, helpers
 from rich.console import Console
 
 import gram_exporter
+from gram_exporter.arms import arms_of
 from gram_exporter.config import Config, SearchConfig, load_config
-from gram_exporter.evaluate import Evaluation, arms_of, evaluate
+from gram_exporter.evaluate import Evaluation, evaluate
 from gram_exporter.feedback import positives, read_judgments
 from gram_exporter.lexical import FORMS_TRIED, lexical_query
 from gram_exporter.measures import Judgments, measured_queries
 from gram_exporter.package import export_bundle
 from gram_exporter.record import RECORD, read_record
-from gram_exporter.report import SideBySide, families_table, page_of, side_by_side_table, table_of
+from gram_exporter.report import SideBySide, family_tables, page_of, side_by_side_table, table_of
 from gram_exporter.servers import MEASURED, running
 from gram_exporter.shop.folder import write_shop
 from gram_exporter.shop.shop import LABEL, make_shop
@@ -248,7 +249,8 @@ def _facts(search: SearchConfig, bundle: Path, settings: DemoSettings) -> dict[s
 
 def _report(console: Console, found: Evaluation, pairs: list[SideBySide], facts: Mapping[str, str], work: Path) -> Path:
     console.print(table_of(found, LABEL))
-    console.print(families_table(found))
+    for table in family_tables(found):
+        console.print(table)
     for pair in pairs:
         console.print(side_by_side_table(pair))
     page = work / PAGE

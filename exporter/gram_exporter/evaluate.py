@@ -1,44 +1,39 @@
-"""Arms side by side on a live index: the lexical query alone, and through the shim in each mode."""
+"""Arms side by side on a live index: each is asked every query, measured, compared with the first, and timed."""
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
-from opensearchpy import OpenSearch
 
+from gram_exporter.arms import APPLIED, DIRECT, Arm, ask, search_body
 from gram_exporter.lexical import Lexical
-from gram_exporter.measures import Floats, Interval, Judgments, Run, interval, per_query, quantile, require_measured
-from gram_plugin.errors import ConfigError, JudgmentsError, SearchError
+from gram_exporter.measures import (
+    DEPTH,
+    MISSED_AT,
+    Bootstrap,
+    Floats,
+    Interval,
+    Judgments,
+    Run,
+    found_of_missed,
+    interval,
+    per_query,
+    quantile,
+    require_measured,
+)
+from gram_plugin.errors import JudgmentsError
 from gram_plugin.progress import Progress
-from gram_plugin.search.client import asking, url_of
-from gram_plugin.search.query import Mode
 
-DEPTH = 100
 PAGE = 10
-BASELINE = "BM25"
-DIRECT = "direct"
-"""Status of an answer that passed no shim."""
 MAX_TIMED = 500
-APPLIED = "applied"
-
-_LOG = "look at the log of the node, then run it again"
-_SHIM = "give the address that `gram shim` listens on, or none: then one is started"
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One way to answer a query: `mode` None asks OpenSearch directly, else the shim."""
-
-    name: str
-    client: OpenSearch
-    mode: Mode | None = None
+FAMILY_MEASURES = ("nDCG@10", "R@100")
+QUALITY_BUDGET_MS = 2000.0
+TIMING_BUDGET_MS = 50.0
 
 
 @dataclass(frozen=True)
@@ -51,26 +46,42 @@ class Timed:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one arm did: its ranking, query by query its measures, and how long a page took."""
+    """What one arm did: its ranking, query by query its measures, and how long a page took; None if not timed."""
 
     name: str
     run: Run
     measures: Mapping[str, Floats]
     statuses: Mapping[str, int]
-    timed: Timed
+    timed: Timed | None
+    benchmark_only: bool = False
 
 
 @dataclass(frozen=True)
 class Row:
-    """One arm in the table: means with intervals, and differences to the baseline with theirs."""
+    """One arm in the table: means with intervals, and differences to the baseline with theirs.
+
+    Attributes:
+        name: of the arm.
+        measures: measure to its mean.
+        differences: measure to the mean of the differences to the baseline, query by query.
+        found_of_missed: depth to the share of the relevant products that the baseline misses there and this arm
+            finds; None where the baseline misses none.
+        median_ms: of a page of 10; None if the arm was not timed.
+        p99_ms: as `median_ms`.
+        statuses: value of `x-gram-status` to number of searches.
+        timed_statuses: the same of the timed pass.
+        benchmark_only: whether the arm is no product that could be run.
+    """
 
     name: str
     measures: Mapping[str, Interval]
     differences: Mapping[str, Interval]
-    median_ms: Interval
-    p99_ms: Interval
+    found_of_missed: Mapping[int, Interval | None]
+    median_ms: Interval | None
+    p99_ms: Interval | None
     statuses: Mapping[str, int]
     timed_statuses: Mapping[str, int] = field(default_factory=dict)
+    benchmark_only: bool = False
 
     @property
     def unenriched(self) -> Mapping[str, int]:
@@ -86,23 +97,18 @@ class Evaluation:
     Attributes:
         queries: number of queries measured.
         rows: one for each arm, the baseline first.
-        families: differences in nDCG@10 by family and arm.
+        families: differences to the baseline by family, arm and measure, for `FAMILY_MEASURES`.
         family_queries: number of queries by family.
     """
 
     queries: int
     rows: tuple[Row, ...]
-    families: Mapping[str, Mapping[str, Interval]]
+    families: Mapping[str, Mapping[str, Mapping[str, Interval]]]
     family_queries: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Everything as JSON-ready values."""
         return asdict(self)
-
-
-def arms_of(direct: OpenSearch, shim: OpenSearch, modes: Sequence[Mode]) -> list[Arm]:
-    """The baseline and one arm for each mode."""
-    return [Arm(BASELINE, direct), *(Arm(f"{BASELINE} + codes, {mode.value}", shim, mode) for mode in modes)]
 
 
 def evaluate(
@@ -111,16 +117,18 @@ def evaluate(
     lexical: Lexical,
     judgments: Judgments,
     *,
+    rankings: Mapping[str, Run] | None = None,
     families: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> tuple[Evaluation, list[Outcome]]:
-    """Asks every query of every arm: first 100 hits for the measures, then a timed page of 10, arm beside arm.
+    """Asks every query of every arm: first 300 hits for the measures, then a timed page of 10, arm beside arm.
 
     Args:
         arms: the first is the baseline of all differences.
-        index: index or alias that all arms search.
+        index: index or alias that all arms search that have none of their own.
         lexical: makes the query clause for a text.
         judgments: query text to product id to grade.
+        rankings: benchmark-only arms by name that were ranked elsewhere; they come last and are not timed.
         families: query text to the family it is reported under.
         progress: told of every query.
 
@@ -132,27 +140,27 @@ def evaluate(
     report = progress or (lambda _stage, _done, _total: None)
     # Timed last: searches that are late under the tight budget would open the shim's breaker for those that follow.
     ranked = [_rank(arm, index, lexical, queries, report) for arm in arms]
+    ranked += [_Ranked(name, run, {DIRECT: len(queries)}, True) for name, run in (rankings or {}).items()]
     _check_ids(ranked, judgments, index)
-    timed = _time_arms(arms, index, lexical, queries[:MAX_TIMED], report)
+    live = [arm for arm in arms if not arm.benchmark_only]
+    timed = _time_arms(live, index, lexical, queries[:MAX_TIMED], report)
     outcomes = [
-        Outcome(arm.name, found.run, per_query(found.run, judgments, queries), found.statuses, timed[arm.name])
-        for arm, found in zip(arms, ranked, strict=True)
+        Outcome(
+            found.name,
+            found.run,
+            per_query(found.run, judgments, queries),
+            found.statuses,
+            timed.get(found.name),
+            found.benchmark_only,
+        )
+        for found in ranked
     ]
+    report("intervals", 0, 1)
     members = _members(queries, families or {})
     sizes = {family: len(rows) for family, rows in members.items()}
-    return Evaluation(len(queries), tuple(_rows(outcomes)), _by_family(outcomes, members), sizes), outcomes
-
-
-def search_body(query: Mapping[str, Any], text: str, mode: Mode | None, size: int, budget_ms: float) -> dict[str, Any]:
-    """A search for ids; for the shim with its mode."""
-    body: dict[str, Any] = {"query": dict(query), "size": size, "_source": False}
-    if mode is not None:
-        body["ext"] = {"gram": {"query": text, "mode": mode.value, "budget_ms": budget_ms}}
-    return body
-
-
-QUALITY_BUDGET_MS = 2000.0
-TIMING_BUDGET_MS = 50.0
+    rows = tuple(_rows(outcomes, judgments, queries))
+    report("intervals", 1, 1)
+    return Evaluation(len(queries), rows, _by_family(outcomes, members), sizes), outcomes
 
 
 def _time_arms(
@@ -164,9 +172,9 @@ def _time_arms(
     for at, text in enumerate(queries):
         for turn in range(len(arms)):
             arm = arms[(at + turn) % len(arms)]
-            body = search_body(lexical(text), text, arm.mode, PAGE, TIMING_BUDGET_MS)
+            body = search_body((arm.query or lexical)(text), text, arm.mode, PAGE, TIMING_BUDGET_MS)
             started = time.perf_counter()
-            _, status = ask(arm, index, body)
+            _, status = ask(arm, arm.index or index, body)
             timings[arm.name][at] = 1000 * (time.perf_counter() - started)
             statuses[arm.name][status] += 1
         report("time", at + 1, len(queries))
@@ -177,54 +185,22 @@ def _time_arms(
 class _Ranked:
     """What an arm found, and what the shim said of it."""
 
+    name: str
     run: Run
     statuses: Mapping[str, int]
+    benchmark_only: bool
 
 
 def _rank(arm: Arm, index: str, lexical: Lexical, queries: Sequence[str], report: Progress) -> _Ranked:
     run: dict[str, list[str]] = {}
     statuses: Counter[str] = Counter()
     for at, text in enumerate(queries):
-        answer, status = ask(arm, index, search_body(lexical(text), text, arm.mode, DEPTH, QUALITY_BUDGET_MS))
+        body = search_body((arm.query or lexical)(text), text, arm.mode, DEPTH, QUALITY_BUDGET_MS)
+        answer, status = ask(arm, arm.index or index, body)
         run[text] = [hit["_id"] for hit in answer["hits"]["hits"]]
         statuses[status] += 1
         report(arm.name, at + 1, len(queries))
-    return _Ranked(run, dict(statuses))
-
-
-def ask(arm: Arm, index: str, body: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    """The answer and what the shim said of it; `direct` when there is none between.
-
-    Raises:
-        SearchError: the arm is gone, refused, or answered from a part of the index; or it is no shim and should be.
-    """
-    with asking(arm.client, f"searching {index}"):
-        # The client's own search() drops the headers, and the status of the shim is one.
-        _, headers, text = arm.client.transport.get_connection().perform_request(
-            "POST",
-            f"/{quote(index, safe=',*-')}/_search",
-            body=json.dumps(body).encode(),
-            headers={"content-type": "application/json"},
-        )
-    status = next((value for name, value in headers.items() if name.lower() == "x-gram-status"), DIRECT)
-    if arm.mode is not None and status == DIRECT:
-        raise SearchError(f"{url_of(arm.client)} is no gram shim: its answer has no x-gram-status", next_step=_SHIM)
-    return _whole(arm, text), status
-
-
-def _whole(arm: Arm, text: str) -> dict[str, Any]:
-    """The answer, if it is one and comes from every shard in time: a part would be measured as a bad ranking."""
-    try:
-        answer: dict[str, Any] = json.loads(text)
-        hits, failed = answer["hits"]["hits"], answer.get("_shards", {}).get("failed", 0)
-        whole = isinstance(hits, list) and not failed and not answer.get("timed_out")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SearchError(f"{url_of(arm.client)} answered a search with {text[:200]!r}", next_step=_LOG) from error
-    if not whole:
-        raise SearchError(
-            f"{url_of(arm.client)} searched a part of the index only: {failed} shards failed", next_step=_LOG
-        )
-    return answer
+    return _Ranked(arm.name, run, dict(statuses), arm.benchmark_only)
 
 
 def _check_ids(ranked: Sequence[_Ranked], judgments: Judgments, index: str) -> None:
@@ -235,20 +211,29 @@ def _check_ids(ranked: Sequence[_Ranked], judgments: Judgments, index: str) -> N
         )
 
 
-def _rows(outcomes: Sequence[Outcome]) -> list[Row]:
-    base = outcomes[0]
+def _rows(outcomes: Sequence[Outcome], judgments: Judgments, queries: Sequence[str]) -> list[Row]:
+    base, bootstrap = outcomes[0], Bootstrap(len(queries))
     return [
         Row(
             outcome.name,
-            {name: interval(values) for name, values in outcome.measures.items()},
-            {name: interval(values - base.measures[name]) for name, values in outcome.measures.items()},
-            interval(outcome.timed.milliseconds, statistic=quantile(0.5)),
-            interval(outcome.timed.milliseconds, statistic=quantile(0.99)),
+            {name: bootstrap.mean(values) for name, values in outcome.measures.items()},
+            {name: bootstrap.mean(values - base.measures[name]) for name, values in outcome.measures.items()},
+            {
+                depth: bootstrap.share(found_of_missed(base.run, outcome.run, judgments, queries, depth))
+                for depth in MISSED_AT
+            },
+            _milliseconds(outcome.timed, 0.5),
+            _milliseconds(outcome.timed, 0.99),
             outcome.statuses,
-            outcome.timed.statuses,
+            outcome.timed.statuses if outcome.timed else {},
+            outcome.benchmark_only,
         )
         for outcome in outcomes
     ]
+
+
+def _milliseconds(timed: Timed | None, share: float) -> Interval | None:
+    return interval(timed.milliseconds, statistic=quantile(share)) if timed else None
 
 
 def _members(queries: Sequence[str], families: Mapping[str, str]) -> dict[str, list[int]]:
@@ -260,22 +245,17 @@ def _members(queries: Sequence[str], families: Mapping[str, str]) -> dict[str, l
     return dict(sorted(members.items()))
 
 
-def _by_family(outcomes: Sequence[Outcome], members: Mapping[str, list[int]]) -> dict[str, dict[str, Interval]]:
-    base = outcomes[0].measures["nDCG@10"]
-    return {
-        family: {outcome.name: interval((outcome.measures["nDCG@10"] - base)[rows]) for outcome in outcomes[1:]}
-        for family, rows in members.items()
-    }
-
-
-def check_modes(modes: Sequence[str]) -> list[Mode]:
-    """The modes by their names, each once.
-
-    Raises:
-        ConfigError: a name is no mode.
-    """
-    known = [mode.value for mode in Mode]
-    unknown = [name for name in modes if name not in known]
-    if unknown:
-        raise ConfigError(f"unknown mode {unknown[0]!r}", next_step=f"use one of {', '.join(known)}")
-    return [Mode(name) for name in dict.fromkeys(modes)]
+def _by_family(
+    outcomes: Sequence[Outcome], members: Mapping[str, list[int]]
+) -> dict[str, dict[str, dict[str, Interval]]]:
+    base = outcomes[0].measures
+    found: dict[str, dict[str, dict[str, Interval]]] = {}
+    for family, rows in members.items():
+        bootstrap = Bootstrap(len(rows))
+        found[family] = {
+            outcome.name: {
+                name: bootstrap.mean((outcome.measures[name] - base[name])[rows]) for name in FAMILY_MEASURES
+            }
+            for outcome in outcomes[1:]
+        }
+    return found

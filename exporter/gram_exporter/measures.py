@@ -21,9 +21,18 @@ MEASURES: Mapping[str, ir_measures.Measure] = {
     "nDCG@10": ir_measures.nDCG @ 10,
     "R@10": ir_measures.R @ 10,
     "R@100": ir_measures.R @ 100,
+    "R@300": ir_measures.R @ 300,
 }
-EMPTY = "empty pages"
+RELEVANT = "relevant@10"
 JUDGED = "judged@10"
+EMPTY = "empty pages"
+JUDGED_ONLY: Mapping[str, str] = {name: f"{name}, judged only" for name in (*MEASURES, RELEVANT)}
+"""Measure to its variant that takes hits that nobody judged out of the ranking first."""
+ALL = (*MEASURES, RELEVANT, JUDGED, EMPTY, *JUDGED_ONLY.values())
+DEPTH = 300
+"""Hits that the deepest measure reads."""
+MISSED_AT = (100, 300)
+"""Depths at which what the baseline missed, and another arm found, is counted."""
 RESAMPLES = 2000
 LEVEL = 0.95
 FEWEST_TELLING = 20
@@ -65,7 +74,22 @@ def per_query(run: Run, judgments: Judgments, queries: Sequence[str]) -> dict[st
     """Every measure of every query, float64, shape (queries,), in the order of `queries`.
 
     nDCG has linear gains (the grade) and a log2 discount, as trec_eval has; a query that the run lacks counts as empty.
+    `relevant@10` is the share of the first 10 hits, or of as many as there are, that the judgments call relevant,
+    `judged@10` the share that they list at all; both are 0 of an empty page.
     """
+    judged = {query: [key for key in run.get(query, ()) if key in judgments[query]] for query in queries}
+    return {
+        **_graded(run, judgments, queries),
+        RELEVANT: _shares(run, judgments, queries, lambda grade: grade > 0),
+        JUDGED: _shares(run, judgments, queries, lambda _: True),
+        EMPTY: np.array([float(not run.get(query)) for query in queries]),
+        **{JUDGED_ONLY[name]: values for name, values in _graded(judged, judgments, queries).items()},
+        JUDGED_ONLY[RELEVANT]: _shares(judged, judgments, queries, lambda grade: grade > 0),
+    }
+
+
+def _graded(run: Run, judgments: Judgments, queries: Sequence[str]) -> dict[str, Floats]:
+    """`MEASURES` of every query."""
     names = {query: f"q{at}" for at, query in enumerate(queries)}
     qrels = [
         ir_measures.Qrel(names[query], product_id, _whole(grade))
@@ -81,11 +105,57 @@ def per_query(run: Run, judgments: Judgments, queries: Sequence[str]) -> dict[st
     by_measure = {str(measure): name for name, measure in MEASURES.items()}
     for metric in ir_measures.iter_calc(MEASURES.values(), qrels, scored):
         found[by_measure[str(metric.measure)]][int(metric.query_id[1:])] = metric.value
-    return {
-        **found,
-        EMPTY: np.array([float(not run.get(query)) for query in queries]),
-        JUDGED: np.array([_judged_share(run.get(query, ())[:10], judgments[query]) for query in queries]),
-    }
+    return found
+
+
+@dataclass(frozen=True)
+class Missed:
+    """Relevant products that a baseline missed, and those of them that another run found.
+
+    Attributes:
+        missed: float64, shape (queries,), how many of each query.
+        found: float64, shape (queries,).
+    """
+
+    missed: Floats
+    found: Floats
+
+
+def found_of_missed(base: Run, run: Run, judgments: Judgments, queries: Sequence[str], depth: int) -> Missed:
+    """What of the relevant products that `base` lacks among its first `depth` hits the first `depth` of `run` hold."""
+    missed, found = np.zeros(len(queries)), np.zeros(len(queries))
+    for at, query in enumerate(queries):
+        lacking = {key for key, grade in judgments[query].items() if grade > 0} - set(base.get(query, ())[:depth])
+        missed[at], found[at] = len(lacking), len(lacking & set(run.get(query, ())[:depth]))
+    return Missed(missed, found)
+
+
+class Bootstrap:
+    """Resamples of one set of queries, the same for every figure: differences query by query stay paired.
+
+    Args:
+        queries: how many, at least one.
+        resamples: bootstrap samples.
+        seed: of the resampling.
+    """
+
+    def __init__(self, queries: int, *, resamples: int = RESAMPLES, seed: int = 0) -> None:
+        drawn = np.random.default_rng(seed).integers(queries, size=(resamples, queries))
+        cells = (np.arange(resamples)[:, None] * queries + drawn).ravel()
+        # how often each query is in each resample, (resamples, queries): a mean is then one product
+        self._times = np.bincount(cells, minlength=resamples * queries).reshape(resamples, queries).astype(np.float64)
+
+    def mean(self, values: Floats) -> Interval:
+        """The mean of float64 (queries,) with its interval."""
+        return _between(float(values.mean()), self._times @ values / len(values))
+
+    def share(self, missed: Missed) -> Interval | None:
+        """What was found of all that was missed, pooled over queries; None where nothing was missed."""
+        if not missed.missed.any():
+            return None
+        whole = self._times @ missed.missed  # (resamples,)
+        part = (self._times @ missed.found)[whole > 0]
+        return _between(float(missed.found.sum() / missed.missed.sum()), part / whole[whole > 0])
 
 
 def interval(
@@ -104,8 +174,7 @@ def interval(
     of = statistic or (lambda drawn: drawn.mean(axis=-1))
     rng = np.random.default_rng(seed)
     drawn = values[rng.integers(len(values), size=(resamples, len(values)))]  # (resamples, queries)
-    low, high = np.quantile(of(drawn), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(of(values[None, :])[0]), float(low), float(high))
+    return _between(float(of(values[None, :])[0]), of(drawn))
 
 
 def quantile(share: float) -> Callable[[Floats], Floats]:
@@ -113,10 +182,19 @@ def quantile(share: float) -> Callable[[Floats], Floats]:
     return lambda drawn: np.quantile(drawn, share, axis=-1)
 
 
+def _between(value: float, resampled: Floats) -> Interval:
+    low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(value, float(low), float(high))
+
+
 def _whole(grade: float) -> int:
     """A grade as trec_eval wants it, a whole number: in thousandths, which changes no nDCG, and never 0 if above 0."""
     return max(round(1000 * grade), int(grade > 0))
 
 
-def _judged_share(page: Sequence[str], grades: Mapping[str, float]) -> float:
-    return sum(product_id in grades for product_id in page) / len(page) if page else 0.0
+def _shares(run: Run, judgments: Judgments, queries: Sequence[str], counts: Callable[[float], bool]) -> Floats:
+    """Of each query's first 10 hits the share whose grade counts; hits that nobody judged do not."""
+    pages = ((run.get(query, ())[:10], judgments[query]) for query in queries)
+    return np.array(
+        [sum(key in own and counts(own[key]) for key in page) / len(page) if page else 0.0 for page, own in pages]
+    )

@@ -95,7 +95,7 @@ def _evaluate(
 
     with workshop("evaluate"):
         from gram_exporter.comparing import Comparison
-        from gram_exporter.report import families_table, table_of
+        from gram_exporter.report import family_tables, table_of
 
     console = Console(stderr=True)
     settings = load_config(config)
@@ -113,8 +113,8 @@ def _evaluate(
         console.print(line, soft_wrap=True, markup=False)
     table = Console()
     table.print(table_of(found, f"{name}, {judgments.name}"))
-    if found.families:
-        table.print(families_table(found))
+    for families_of in family_tables(found):
+        table.print(families_of)
 
 
 def _demo(

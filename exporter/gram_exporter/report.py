@@ -8,10 +8,23 @@ from html import escape
 
 from rich.table import Table
 
-from gram_exporter.evaluate import Evaluation, Row
-from gram_exporter.measures import EMPTY, FEWEST_TELLING, JUDGED, MEASURES, Interval
+from gram_exporter.evaluate import FAMILY_MEASURES, Evaluation, Row
+from gram_exporter.measures import (
+    EMPTY,
+    FEWEST_TELLING,
+    JUDGED,
+    JUDGED_ONLY,
+    MEASURES,
+    MISSED_AT,
+    RELEVANT,
+    Interval,
+)
 
-QUALITY = (*MEASURES, EMPTY, JUDGED)
+QUALITY = (*MEASURES, RELEVANT, JUDGED, EMPTY)
+COMPARED = ("nDCG@10", "R@100", "R@300")
+"""Measures that the terminal shows with the difference to the first arm and its interval; the rest is plain."""
+PLAIN = ("R@10", JUDGED, EMPTY)
+BENCHMARK_ONLY = "benchmark only"
 _STARS = f"* the interval excludes zero; never marked for fewer than {FEWEST_TELLING} queries."
 
 
@@ -36,28 +49,35 @@ class SideBySide:
 
 
 def table_of(evaluation: Evaluation, title: str) -> Table:
-    """Measures, differences to the first arm, and milliseconds, all with 95 % intervals."""
+    """The figures that people decide by; differences to the first arm have 95 % intervals. The rest is in the JSON."""
     table = Table(title=f"{title}: {evaluation.queries} queries, 95 % bootstrap intervals", title_justify="left")
     table.add_column("arm")
-    for name in (*QUALITY, "median ms", "p99 ms"):
+    for name in (*COMPARED, *PLAIN, f"missed@{MISSED_AT[0]}, found", "ms"):
         table.add_column(name, justify="right")
     for at, row in enumerate(evaluation.rows):
-        table.add_row(row.name, *_quality_cells(row), _milliseconds(row.median_ms), _milliseconds(row.p99_ms))
+        compared = [f"{row.measures[name].value:.3f}" for name in COMPARED]
+        table.add_row(_name(row), *compared, *_plain_cells(row, is_base=not at))
         if at:
-            table.add_row("  difference", *_gain_cells(row, evaluation.queries), "", "")
+            table.add_row("", *[_difference(row.differences[name], evaluation.queries) for name in COMPARED])
     return table
 
 
-def families_table(evaluation: Evaluation) -> Table:
-    """Differences in nDCG@10 to the first arm, by family of queries."""
-    table = Table(title="nDCG@10 against the first arm, by kind of query", title_justify="left")
+def families_table(evaluation: Evaluation, measure: str) -> Table:
+    """Differences in one of `FAMILY_MEASURES` to the first arm, by family of queries."""
+    table = Table(title=f"{measure} against the first arm, by kind of query", title_justify="left")
     table.add_column("kind")
     table.add_column("queries", justify="right")
     for row in evaluation.rows[1:]:
         table.add_column(row.name, justify="right")
     for family in evaluation.families:
-        table.add_row(family, *_family_cells(evaluation, family))
+        table.add_row(family, *_family_cells(evaluation, family, measure))
     return table
+
+
+def family_tables(evaluation: Evaluation) -> list[Table]:
+    """A table for each of `FAMILY_MEASURES`; none where no families are known or there is one arm only."""
+    measures = FAMILY_MEASURES if evaluation.families and len(evaluation.rows) > 1 else ()
+    return [families_table(evaluation, measure) for measure in measures]
 
 
 def side_by_side_table(pair: SideBySide) -> Table:
@@ -83,7 +103,7 @@ def page_of(
     parts = [
         f"<h1>{escape(title)}</h1><p class=notice>{escape(notice)}</p>",
         _measures_html(evaluation),
-        _families_html(evaluation),
+        *[_families_html(evaluation, measure) for measure in FAMILY_MEASURES],
         "<h2>Three queries, without and with codes</h2>",
         *[_pair_html(pair) for pair in pairs],
         "<h2>How it was made</h2><dl>",
@@ -96,12 +116,18 @@ def page_of(
     )
 
 
-def _quality_cells(row: Row) -> list[str]:
-    return [_share(row.measures[name]) for name in QUALITY]
+def _name(row: Row) -> str:
+    return f"{row.name} ({BENCHMARK_ONLY})" if row.benchmark_only else row.name
 
 
-def _gain_cells(row: Row, queries: int) -> list[str]:
-    return [_difference(row.differences[name], queries) for name in QUALITY]
+def _plain_cells(row: Row, *, is_base: bool) -> list[str]:
+    shares = [_percent(row.measures[name]) if name == EMPTY else f"{row.measures[name].value:.3f}" for name in PLAIN]
+    found = None if is_base else row.found_of_missed[MISSED_AT[0]]
+    return [*shares, _percent(found) if found else "", f"{row.median_ms.value:.1f}" if row.median_ms else ""]
+
+
+def _percent(found: Interval) -> str:
+    return f"{100 * found.value:.1f} %"
 
 
 def _share(found: Interval) -> str:
@@ -113,8 +139,8 @@ def _difference(found: Interval, queries: int) -> str:
     return f"{found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}]{mark}"
 
 
-def _milliseconds(found: Interval) -> str:
-    return f"{found.value:.1f} [{found.low:.1f}, {found.high:.1f}]"
+def _milliseconds(found: Interval | None) -> str:
+    return f"{found.value:.1f} [{found.low:.1f}, {found.high:.1f}]" if found else "not timed"
 
 
 def _title(product: ShownProduct) -> str:
@@ -122,37 +148,55 @@ def _title(product: ShownProduct) -> str:
 
 
 def _measures_html(evaluation: Evaluation) -> str:
-    names = (*QUALITY, "median ms", "p99 ms")
-    head = "".join(f"<th>{escape(name)}</th>" for name in ("arm", *names))
-    lines = [f"<tr>{head}</tr>"]
-    for at, row in enumerate(evaluation.rows):
-        cells = [*_quality_cells(row), _milliseconds(row.median_ms), _milliseconds(row.p99_ms)]
-        lines.append(f"<tr><th>{escape(row.name)}</th>{_cells(cells)}</tr>")
-        if at:
-            gains = _cells(_gain_cells(row, evaluation.queries))
-            lines.append(f"<tr class=gain><th>difference</th>{gains}<td></td><td></td></tr>")
-    note = f"{_STARS} Milliseconds are of one page of 10, arms taking turns, after a first pass over the same queries."
+    note = (
+        f"{_STARS} Milliseconds are of one page of 10, arms taking turns, after a first pass over the same queries. "
+        "Found of missed: the share of the relevant products that the first arm misses at that depth."
+    )
     return (
-        f"<h2>{evaluation.queries} test queries</h2><div class=wide><table>{''.join(lines)}</table></div>"
+        f"<h2>{evaluation.queries} test queries</h2>{_table_html(evaluation, QUALITY, others=True)}"
         f"<p>Values with 95 % bootstrap intervals over queries. {note}</p>"
+        "<h2>Judged hits only</h2><p>The same with hits that nobody judged taken out of every ranking first.</p>"
+        f"{_table_html(evaluation, tuple(JUDGED_ONLY.values()), others=False)}"
     )
 
 
-def _families_html(evaluation: Evaluation) -> str:
+def _table_html(evaluation: Evaluation, names: Sequence[str], *, others: bool) -> str:
+    """Measures by arm; `others` adds what was found of the missed, and milliseconds."""
+    further = (*[f"found of missed@{depth}" for depth in MISSED_AT], "median ms", "p99 ms") if others else ()
+    lines = [f"<tr>{''.join(f'<th>{escape(name)}</th>' for name in ('arm', *names, *further))}</tr>"]
+    for at, row in enumerate(evaluation.rows):
+        cells = [_share(row.measures[name]) for name in names]
+        more = [*_found_cells(row, is_base=not at), _milliseconds(row.median_ms), _milliseconds(row.p99_ms)]
+        lines.append(f"<tr><th>{escape(_name(row))}</th>{_cells([*cells, *(more if others else ())])}</tr>")
+        if at:
+            gains = [_difference(row.differences[name], evaluation.queries) for name in names]
+            lines.append(f"<tr class=gain><th>difference</th>{_cells([*gains, *[''] * len(further)])}</tr>")
+    return f"<div class=wide><table>{''.join(lines)}</table></div>"
+
+
+def _found_cells(row: Row, *, is_base: bool) -> list[str]:
+    shares = [None if is_base else row.found_of_missed[depth] for depth in MISSED_AT]
+    return [_share(found) if found else "" for found in shares]
+
+
+def _families_html(evaluation: Evaluation, measure: str) -> str:
     if not evaluation.families:
         return ""
     arms = [row.name for row in evaluation.rows[1:]]
     head = "".join(f"<th>{escape(name)}</th>" for name in ("kind of query", "queries", *arms))
     lines = [
-        f"<tr><th>{escape(family)}</th>{_cells(_family_cells(evaluation, family))}</tr>"
+        f"<tr><th>{escape(family)}</th>{_cells(_family_cells(evaluation, family, measure))}</tr>"
         for family in evaluation.families
     ]
-    return f"<h2>Difference in nDCG@10 by kind of query</h2><table><tr>{head}</tr>{''.join(lines)}</table>"
+    return (
+        f"<h2>Difference in {measure} by kind of query</h2>"
+        f"<div class=wide><table><tr>{head}</tr>{''.join(lines)}</table></div>"
+    )
 
 
-def _family_cells(evaluation: Evaluation, family: str) -> list[str]:
+def _family_cells(evaluation: Evaluation, family: str, measure: str) -> list[str]:
     queries, found = evaluation.family_queries[family], evaluation.families[family]
-    return [str(queries), *(_difference(found[row.name], queries) for row in evaluation.rows[1:])]
+    return [str(queries), *(_difference(found[row.name][measure], queries) for row in evaluation.rows[1:])]
 
 
 def _cells(texts: Sequence[str]) -> str:

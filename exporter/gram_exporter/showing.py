@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from gram_exporter.evaluate import QUALITY_BUDGET_MS, Arm, Outcome, ask
+from gram_exporter.arms import Arm, ask
+from gram_exporter.evaluate import QUALITY_BUDGET_MS, Outcome
 from gram_exporter.lexical import Lexical
 from gram_exporter.measures import Judgments
 from gram_exporter.report import ShownProduct, SideBySide

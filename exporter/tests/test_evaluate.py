@@ -13,22 +13,9 @@ from opensearchpy import OpenSearch
 from opensearchpy.exceptions import ConnectionError as LostError
 from opensearchpy.exceptions import TransportError
 
-from gram_exporter.evaluate import (
-    BASELINE,
-    DIRECT,
-    PAGE,
-    QUALITY_BUDGET_MS,
-    TIMING_BUDGET_MS,
-    Arm,
-    Evaluation,
-    Row,
-    arms_of,
-    ask,
-    check_modes,
-    evaluate,
-    search_body,
-)
-from gram_exporter.measures import Interval
+from gram_exporter.arms import BASELINE, DIRECT, Arm, arms_of, ask, check_modes, search_body
+from gram_exporter.evaluate import PAGE, QUALITY_BUDGET_MS, TIMING_BUDGET_MS, Evaluation, Row, evaluate
+from gram_exporter.measures import DEPTH, Interval
 from gram_plugin.errors import ConfigError, JudgmentsError, SearchError
 from gram_plugin.search.query import Mode
 
@@ -101,7 +88,8 @@ def test_arms_are_measured_query_by_query() -> None:
     assert (base.measures["R@10"].value, recall.measures["R@10"].value) == (0.5, 1.0)
     assert (base.measures["empty pages"].value, recall.differences["empty pages"].value) == (0.5, -0.5)
     assert (base.statuses, recall.statuses, recall.timed_statuses) == ({DIRECT: 2}, {"applied": 2}, {"applied": 2})
-    assert found.families == {"head": {"recall": Interval(1.0, 1.0, 1.0)}}
+    assert found.families == {"head": {"recall": dict.fromkeys(("nDCG@10", "R@100"), Interval(1.0, 1.0, 1.0))}}
+    assert recall.found_of_missed == dict.fromkeys((100, 300), Interval(1.0, 1.0, 1.0))
     assert found.to_json()["family_queries"] == {"head": 1}
     assert [dict(outcome.run) for outcome in outcomes] == [
         {"sofa": ["b", "a"], "lamp": []},
@@ -111,13 +99,13 @@ def test_arms_are_measured_query_by_query() -> None:
 
 
 def test_quality_is_asked_before_times() -> None:
-    """First the pages of 100 with a generous budget, then those of 10 with that of serving, all with their mode."""
+    """First the pages of 300 with a generous budget, then those of 10 with that of serving, all with their mode."""
     shim = FakeClient(finding({"sofa": ("a",)}), APPLIED)
     evaluate([arm(shim, Mode.RERANK)], "shop", lexical, JUDGMENTS)
     asked = [(body["size"], body["ext"]["gram"]) for _, body in shim.asked]
     quality = [{"query": q, "mode": "rerank", "budget_ms": QUALITY_BUDGET_MS} for q in ("sofa", "lamp")]
     timing = [{**wish, "budget_ms": TIMING_BUDGET_MS} for wish in quality]
-    assert asked == [*((100, wish) for wish in quality), *((PAGE, wish) for wish in timing)]
+    assert asked == [*((DEPTH, wish) for wish in quality), *((PAGE, wish) for wish in timing)]
 
 
 def test_arms_take_turns() -> None:
@@ -136,7 +124,40 @@ def test_progress_names_every_stage() -> None:
     told: list[tuple[str, int, int]] = []
     client = FakeClient(finding({"sofa": ("a",)}))
     evaluate([arm(client)], "shop", lexical, JUDGMENTS, progress=lambda *done: told.append(done))
-    assert told == [(BASELINE, 1, 2), (BASELINE, 2, 2), ("time", 1, 2), ("time", 2, 2)]
+    assert told == [
+        (BASELINE, 1, 2),
+        (BASELINE, 2, 2),
+        ("time", 1, 2),
+        ("time", 2, 2),
+        ("intervals", 0, 1),
+        ("intervals", 1, 1),
+    ]
+
+
+def test_arms_may_have_a_query_and_an_index_of_their_own() -> None:
+    """Each is asked as it says; one that is no product is measured and not timed."""
+    client = FakeClient(finding({"sofa": ("b",), "couch": ("a",)}))
+    other = Arm("other", cast(OpenSearch, client), None, lambda _: lexical("couch"), "copies", benchmark_only=True)
+    found, _ = evaluate([arm(client), other], "shop", lexical, {"sofa": {"a": 1.0}})
+    assert [(path, body["size"], body["query"]) for path, body in client.asked] == [
+        ("/shop/_search", DEPTH, lexical("sofa")),
+        ("/copies/_search", DEPTH, lexical("couch")),
+        ("/shop/_search", PAGE, lexical("sofa")),
+    ]
+    assert [(row.benchmark_only, row.median_ms is None, row.timed_statuses) for row in found.rows] == [
+        (False, False, {DIRECT: 1}),
+        (True, True, {}),
+    ]
+
+
+def test_rankings_from_elsewhere_are_measured_beside_the_arms() -> None:
+    """They come last, are marked, and are compared with the baseline like every arm."""
+    client = FakeClient(finding({"sofa": ("x",)}))
+    rankings = {"dense": {"sofa": ["a"], "lamp": ["c"]}}
+    found, _ = evaluate([arm(client)], "shop", lexical, JUDGMENTS, rankings=rankings)
+    last = found.rows[-1]
+    assert (last.name, last.benchmark_only, last.median_ms, last.statuses) == ("dense", True, None, {DIRECT: 2})
+    assert (last.measures["R@10"].value, last.differences["R@300"].value) == (1.0, 1.0)
 
 
 def test_judgments_that_measure_nothing_are_refused() -> None:
@@ -198,7 +219,7 @@ def test_a_shim_must_be_one() -> None:
 
 def test_searches_without_codes_are_counted_over_both_passes() -> None:
     """Applied and direct answers are as wished; all others are told of."""
-    row = Row("x", {}, {}, POINT, POINT, {"applied": 3, "late": 1}, {"late": 2, DIRECT: 1})
+    row = Row("x", {}, {}, {}, POINT, POINT, {"applied": 3, "late": 1}, {"late": 2, DIRECT: 1})
     assert row.unenriched == {"late": 3}
     assert Evaluation(1, (row,), {}).to_json()["rows"][0]["timed_statuses"] == {"late": 2, DIRECT: 1}
 

@@ -9,7 +9,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gram_exporter.measures import EMPTY, JUDGED, Interval, interval, measured_queries, per_query, quantile
+from gram_exporter.measures import (
+    ALL,
+    EMPTY,
+    JUDGED,
+    JUDGED_ONLY,
+    RELEVANT,
+    Bootstrap,
+    Interval,
+    Missed,
+    found_of_missed,
+    interval,
+    measured_queries,
+    per_query,
+    quantile,
+)
 
 JUDGMENTS = {"red shoe": {"a": 3.0, "b": 1.0, "c": 0.0}, "hat": {"h": 1.0}, "nothing fits": {"a": 0.0}}
 
@@ -26,17 +40,60 @@ def test_queries_without_a_relevant_product_are_left_out() -> None:
 
 
 def test_measures_of_a_page_by_hand() -> None:
-    """Grades, discounts, recall, empty pages and the judged share are as defined."""
-    run = {"red shoe": ["c", "a", "x"]}
+    """Grades, discounts, recall, shares, empty pages, and the same without the hit that nobody judged."""
+    run = {"red shoe": ["x", "c", "a"]}
     found = per_query(run, JUDGMENTS, ["red shoe", "hat"])
-    expected = _reference_ndcg(["c", "a", "x"], JUDGMENTS["red shoe"])
-    assert {name: list(values) for name, values in found.items()} == {
-        "nDCG@10": [pytest.approx(expected), 0.0],
-        "R@10": [0.5, 0.0],
-        "R@100": [0.5, 0.0],
-        EMPTY: [0.0, 1.0],
-        JUDGED: [pytest.approx(2 / 3), 0.0],
+    whole, condensed = (_reference_ndcg(page, JUDGMENTS["red shoe"]) for page in (["x", "c", "a"], ["c", "a"]))
+    first = {
+        "nDCG@10": whole,
+        "R@10": 0.5,
+        "R@100": 0.5,
+        "R@300": 0.5,
+        RELEVANT: 1 / 3,
+        JUDGED: 2 / 3,
+        EMPTY: 0.0,
+        JUDGED_ONLY["nDCG@10"]: condensed,
+        **{JUDGED_ONLY[name]: 0.5 for name in ("R@10", "R@100", "R@300", RELEVANT)},
     }
+    assert tuple(found) == ALL
+    assert {name: values.tolist() for name, values in found.items()} == {
+        name: [pytest.approx(value), 1.0 if name == EMPTY else 0.0] for name, value in first.items()
+    }
+
+
+def test_recall_reads_to_its_own_depth() -> None:
+    """A product at place 101 counts for R@300 alone; unjudged hits before it do not count against judged-only."""
+    run = {"hat": [*(f"x{n}" for n in range(100)), "h"]}
+    found = per_query(run, JUDGMENTS, ["hat"])
+    assert {name: float(found[name][0]) for name in ("R@10", "R@100", "R@300", JUDGED_ONLY["R@10"])} == {
+        "R@10": 0.0,
+        "R@100": 0.0,
+        "R@300": 1.0,
+        JUDGED_ONLY["R@10"]: 1.0,
+    }
+
+
+def test_what_an_arm_finds_of_the_missed() -> None:
+    """Only relevant products that the baseline lacks at the depth count, found within the same depth."""
+    judged = {"q": {"a": 1.0, "b": 2.0, "c": 1.0, "d": 0.0}, "r": {"a": 1.0}}
+    missed = found_of_missed({"q": ["a", "b"]}, {"q": ["c", "d", "b"], "r": ["x", "a"]}, judged, ["q", "r"], 1)
+    deeper = found_of_missed({"q": ["a", "b"]}, {"q": ["c", "d", "b"], "r": ["x", "a"]}, judged, ["q", "r"], 2)
+    assert (missed.missed.tolist(), missed.found.tolist()) == ([2.0, 1.0], [1.0, 0.0])
+    assert (deeper.missed.tolist(), deeper.found.tolist()) == ([1.0, 1.0], [1.0, 1.0])
+
+
+def test_the_bootstrap_of_a_mean_is_that_of_the_slow_way() -> None:
+    """Counts times values give what drawing the values again and again gives."""
+    values = np.random.default_rng(3).normal(size=40)
+    slow, quick = interval(values), Bootstrap(40).mean(values)
+    assert (quick.value, quick.low, quick.high) == pytest.approx((slow.value, slow.low, slow.high))
+
+
+def test_the_share_of_the_missed_is_pooled() -> None:
+    """A query that misses three counts three times as much as one that misses one; where none is missed, none."""
+    share = Bootstrap(2).share(Missed(np.array([3.0, 1.0]), np.array([3.0, 0.0])))
+    assert share == Interval(0.75, 0.0, 1.0)
+    assert Bootstrap(2).share(Missed(np.zeros(2), np.zeros(2))) is None
 
 
 @given(

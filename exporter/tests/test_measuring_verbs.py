@@ -149,6 +149,8 @@ def test_evaluate_prints_tables_and_writes_every_figure(desk: Desk) -> None:
         "name",
         "measures",
         "differences",
+        "found_of_missed",
+        "benchmark_only",
         "median_ms",
         "p99_ms",
         "statuses",

@@ -11,7 +11,8 @@ from typing import Any, cast
 import numpy as np
 from opensearchpy import OpenSearch
 
-from gram_exporter.evaluate import QUALITY_BUDGET_MS, Arm, Outcome, Timed
+from gram_exporter.arms import Arm
+from gram_exporter.evaluate import QUALITY_BUDGET_MS, Outcome, Timed
 from gram_exporter.report import ShownProduct, SideBySide
 from gram_exporter.showing import SHOWN, Showing, telling_queries
 from gram_plugin.contract.codes import MAX_CODES, Code, Role, ScoredCode
