@@ -271,7 +271,7 @@ def _has_sure_codes(gram: Mapping[str, Any], current: Current) -> bool:
 def _plain(gram: Mapping[str, Any]) -> dict[str, Any]:
     """A `gram` object without its time, however an update or a whole document spells it."""
     named = {key: gram.get(key) for key in gram.keys() - {_TIME, "weights"} if gram.get(key) is not None}
-    return {**named, "codes": list(gram.get("codes") or []), "weights": _weights(gram)}
+    return {**named, "codes": gram.get("codes") or [], "weights": _weights(gram)}
 
 
 def _weights(gram: Mapping[str, Any]) -> dict[str, Any]:

@@ -158,6 +158,7 @@ class ProductStore:
                 hits = await self._search(page_body(span, after, size, pit, self._keep_alive))
                 if hits is None:
                     lost += 1
+                    await self._close(pit)  # with a node that only did not answer it would be left open
                     await self._find_again(span, lost)
                     pit = await self._open(span.shard)
                     continue

@@ -98,15 +98,17 @@ class Report:
 
 @dataclass
 class _Page:
-    """What becomes of the products of one page."""
+    """What becomes of the products of one page; `marked` were pending before and still are."""
 
     counts: Counter[str] = field(default_factory=Counter)
+    marked: int = 0
     by_codes: Counter[int] = field(default_factory=Counter)
     letters: list[DeadLetter] = field(default_factory=list)
 
-    @property
-    def tally(self) -> Tally:
-        return Tally(**self.counts, by_codes=dict(self.by_codes))
+    def tally(self, round_: int) -> Tally:
+        """After the first round only what was written counts: the rest is mostly what we wrote, read once more."""
+        found = Tally(**self.counts, by_codes=dict(self.by_codes))
+        return replace(found, read=0, fresh=0) if round_ else replace(found, pending=found.pending + self.marked)
 
 
 class Backfill:
@@ -216,13 +218,11 @@ class Backfill:
     def _keep(self, position: Position, span: Span, after: int, page: _Page) -> Position:
         """Writes refusals first and the checkpoint after them, so that a kill between costs no letter."""
         self._dead_letters.add(page.letters)
-        if position.round:  # mostly what this run has written itself, read once more
-            page.counts["read"] = page.counts["fresh"] = 0
         reached = Position(
             position.round,
             {**position.shards, span.shard.key: Reach(after, span.until)},
             self._dead_letters.size_bytes,
-            position.tally.plus(page.tally),
+            position.tally.plus(page.tally(position.round)),
         )
         self._checkpoint.save(reached)
         return reached
@@ -260,8 +260,8 @@ class Backfill:
         found = list(zip(products, coded, strict=True))
         done = [(product, codes) for product, codes in found if is_same(product.source, self._fit(codes.gram))]
         wanted = [(product, codes) for product, codes in found if not is_same(product.source, self._fit(codes.gram))]
-        for _, codes in done:
-            page.counts["pending" if codes.reason else "fresh"] += 1
+        page.marked += sum(codes.reason is not None for _, codes in done)
+        page.counts["fresh"] += sum(codes.reason is None for _, codes in done)
         answers = await self._store.write([self._write(product, codes.gram) for product, codes in wanted])
         conflicting = []
         for (product, codes), written in zip(wanted, answers, strict=True):

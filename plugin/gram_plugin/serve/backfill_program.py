@@ -14,13 +14,14 @@ from rich.console import Console
 
 from gram_plugin.decode.generator import OnnxGenerator
 from gram_plugin.errors import ConfigError
-from gram_plugin.progress import Progress, reporting
-from gram_plugin.search.backfill import WHOLE, Slice, uuids_of
+from gram_plugin.progress import Progress, reporting, spelled
+from gram_plugin.search.backfill import WHOLE, Slice, State, uuids_of
 from gram_plugin.search.client import Address, address, connect, connect_async
 from gram_plugin.search.mappings import check_index
 from gram_plugin.search.productstore import Census, ProductStore
 from gram_plugin.serve.backfill import Backfill, Pace, Report, Rules
 from gram_plugin.serve.backfill_checkpoint import BackfillCheckpoint, Job
+from gram_plugin.serve.backfill_survey import Survey, Surveyor
 from gram_plugin.serve.coding import Coder, Patience
 from gram_plugin.serve.deadletter import DeadLetterFile
 from gram_plugin.serve.delivery import Retrying
@@ -88,6 +89,33 @@ def backfill(wish: Wish, console: Console) -> Done:
         return asyncio.run(_backfill(wish, found, generator, fields, progress))
 
 
+def survey(wish: Wish, console: Console) -> Survey:
+    """Says what a backfill would do, and writes nothing anywhere.
+
+    Raises:
+        GramError: the bundle, the index or OpenSearch are unusable.
+    """
+    found = address(wish.url, ca_file=wish.ca_file)
+    fields = fields_of_index(found, wish.index)
+    generator = OnnxGenerator.open(wish.bundle, threads=wish.threads)
+    with reporting(console) as progress:
+        return asyncio.run(_survey(wish, found, generator, fields, progress))
+
+
+async def _survey(
+    wish: Wish, found: Address, generator: OnnxGenerator, fields: GramFields, progress: Progress
+) -> Survey:
+    settings = _settings(wish, found)
+    meter = _Meter(progress, "survey")
+    async with store_of(wish, found) as store, coder_of(generator, settings) as coder:
+        rules = Rules(generator.generation, settings.max_codes, fields)
+        return await Surveyor(store, coder, rules, part=wish.part).run(meter.expect, meter.advance)
+
+
+def _settings(wish: Wish, found: Address) -> SidecarSettings:
+    return SidecarSettings.from_mapping({**wish.environment, variable("upstream_url"): found.url})
+
+
 def fields_of_index(found: Address, index: str) -> GramFields:
     """What an index can take of codes.
 
@@ -102,14 +130,14 @@ def fields_of_index(found: Address, index: str) -> GramFields:
 async def _backfill(
     wish: Wish, found: Address, generator: OnnxGenerator, fields: GramFields, progress: Progress
 ) -> Done:
-    settings = SidecarSettings.from_mapping({**wish.environment, variable("upstream_url"): found.url})
+    settings = _settings(wish, found)
     async with store_of(wish, found) as store, coder_of(generator, settings) as coder:
         checkpoint = BackfillCheckpoint(wish.checkpoint, await _job(wish, found, generator, settings, store))
         start = checkpoint.load()
         letters = DeadLetterFile(wish.dead_letters, resume_at=start.dead_letter_bytes if start else None)
         rules = Rules(generator.generation, settings.max_codes, fields)
         pace = Pace(wish.rate, wish.follow_s)
-        meter = _Meter(progress)
+        meter = _Meter(progress, "backfill")
         with letters, stopping() as stop:
             program = Backfill(store, coder, rules, checkpoint, letters, part=wish.part, pace=pace, stop=stop)
             report = await program.run(start, meter.expect, meter.advance)
@@ -179,19 +207,20 @@ def stopping() -> Iterator[asyncio.Event]:
 class _Meter:
     """Tells the progress of reading everything; rounds after the first are not counted."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: Progress, stage: str) -> None:
         self._progress = progress
+        self._stage = stage
         self._total = 0
         self._done = 0
 
     def expect(self, total: int) -> None:
         self._total = total
-        self._progress("backfill", 0, total)
+        self._progress(self._stage, 0, total)
 
     def advance(self, number: int) -> None:
         self._done += number
         if self._done <= self._total:
-            self._progress("backfill", self._done, self._total)
+            self._progress(self._stage, self._done, self._total)
 
 
 def report_lines(done: Done, wish: Wish) -> list[str]:
@@ -231,4 +260,39 @@ def report_document(done: Done) -> dict[str, Any]:
         "resumed": done.report.resumed,
         "stopped": done.report.stopped,
         "index": asdict(done.census),
+    }
+
+
+def survey_lines(found: Survey, wish: Wish) -> list[str]:
+    """What a backfill would do, for a person."""
+    named = ", ".join(f"{count} {state}" for state, count in sorted(found.states.items()))
+    lines = [f"{found.products} products: {found.stale} to be coded ({named or 'none'})"]
+    if found.without_text:
+        lines.append(f"{found.without_text} of them have no text to read")
+    if found.unreadable:
+        lines.append(f"{found.unreadable} cannot be read and would be marked as pending")
+    if found.sampled:
+        speed = found.sampled / found.sample_s if found.sample_s else 0.0
+        lines.append(
+            f"about {spelled(found.estimated_s)} of coding: {found.sampled} of them took {found.sample_s:.1f} s here, "
+            f"{speed:.0f} a second; the model could not read {found.sampled_pending}"
+        )
+    lines.extend(f"{example.id}: {' '.join(example.codes) or 'no codes'}" for example in found.examples)
+    lines.append(f"nothing was written to {wish.index}")
+    return lines
+
+
+def survey_document(found: Survey) -> dict[str, Any]:
+    """The same for a program."""
+    return {
+        "products": found.products,
+        "stale": found.stale,
+        "states": {state.value: found.states.get(state, 0) for state in State},
+        "without_text": found.without_text,
+        "unreadable": found.unreadable,
+        "sampled": found.sampled,
+        "sampled_pending": found.sampled_pending,
+        "sample_s": round(found.sample_s, 3),
+        "estimated_s": round(found.estimated_s, 3),
+        "examples": {example.id: list(example.codes) for example in found.examples},
     }

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -33,6 +34,9 @@ def _backfill(
     interval: Annotated[
         float, typer.Option("--interval", min=0.1, max=86_400, help="With --follow: seconds between two looks.")
     ] = 30.0,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Write nothing: count, estimate the time, show codes of some products.")
+    ] = False,
     rate: Annotated[float, typer.Option("--rate", min=0, help="Most products coded in a second; 0 for no bound.")] = 0,
     bulk: Annotated[int, typer.Option("--bulk", min=1, max=10_000, help="Most products in one page and bulk.")] = 500,
     threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of the model.")] = 2,
@@ -51,12 +55,12 @@ def _backfill(
     An interrupted run goes on where it stopped when it is started with the same arguments. Ends with exit code 1 when
     something failed: the dead-letter file has the reasons.
     """
-    from gram_plugin.serve.backfill_program import Wish, backfill, report_document, report_lines, slice_of
+    from gram_plugin.serve import backfill_program as program
 
-    shared = slice_of(part)
+    shared = program.slice_of(part)
     stem = f"{index}.backfill" + (f"-{shared.number}-of-{shared.of}" if shared.of > 1 else "")
     console = Console(stderr=True, soft_wrap=True)
-    wish = Wish(
+    wish = program.Wish(
         index=index,
         url=url,
         bundle=bundle,
@@ -70,12 +74,20 @@ def _backfill(
         dead_letters=dead_letters or Path(f"{stem}.dead-letters.jsonl"),
         environment=os.environ,
     )
-    done = backfill(wish, console)
-    for line in report_lines(done, wish):
-        console.print(line, highlight=False, markup=False)
-    if as_json:
-        typer.echo(json.dumps(report_document(done)))
+    if dry_run:
+        found = program.survey(wish, console)
+        _say(console, program.survey_lines(found, wish), program.survey_document(found) if as_json else None)
+        return
+    done = program.backfill(wish, console)
+    _say(console, program.report_lines(done, wish), program.report_document(done) if as_json else None)
     if done.report.stopped and not follow:
         console.print("interrupted — run the same command again, it goes on where it stopped")
         raise typer.Exit(_INTERRUPTED)
     raise typer.Exit(1 if done.report.tally.failed else 0)
+
+
+def _say(console: Console, lines: Iterable[str], document: Mapping[str, Any] | None) -> None:
+    for line in lines:
+        console.print(line, highlight=False, markup=False)
+    if document is not None:
+        typer.echo(json.dumps(document))
