@@ -102,3 +102,35 @@ def without_times(value: Any) -> Any:
 def ids(found: Any) -> list[str]:
     """Ids of the hits, in order."""
     return [hit["_id"] for hit in found["hits"]["hits"]]
+
+
+MATCH: dict[str, Any] = {"match": {"title": "red couch"}}
+BODIES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "page": {"from": 5, "size": 7},
+    "filter": {"query": {"bool": {"must": [MATCH], "filter": [{"term": {"brand": "b1"}}]}}},
+    "post-filter": {"post_filter": {"term": {"brand": "b2"}}},
+    "aggs": {"aggs": {"brands": {"terms": {"field": "brand"}, "aggs": {"price": {"avg": {"field": "price"}}}}}},
+    "sort": {"sort": [{"price": "asc"}, {"_id": "asc"}]},
+    "score-sort": {"sort": ["_score", {"price": "desc"}, {"_id": "asc"}]},
+    "search-after": {"sort": [{"price": "asc"}, {"_id": "asc"}], "search_after": [3, "2"]},
+    "collapse": {"collapse": {"field": "brand"}},
+    "highlight": {"highlight": {"fields": {"title": {}}}},
+    "rescore": {"rescore": {"window_size": 10, "query": {"rescore_query": {"term": {"brand": "b3"}}}}},
+    "suggest": {"suggest": {"s": {"text": "cuoch", "term": {"field": "title"}}}},
+    "explain": {"explain": True, "size": 2},
+    "profile": {"profile": True},
+    "min-score": {"min_score": 0.3},
+    "totals": {"track_total_hits": 3},
+    "no-totals": {"track_total_hits": False},
+    "source": {"_source": ["title"], "fields": ["price"]},
+    "count-only": {"size": 0, "aggs": {"brands": {"terms": {"field": "brand"}}}},
+    "multi-match": {"query": {"multi_match": {"query": "red couch", "fields": ["title^2", "brand"]}}},
+    "query-string": {"query": {"query_string": {"query": "red AND couch", "default_field": "title"}}},
+    "function-score": {
+        "query": {"function_score": {"query": MATCH, "field_value_factor": {"field": "price", "missing": 1}}}
+    },
+    "dis-max": {"query": {"dis_max": {"queries": [MATCH, {"match_phrase": {"title": "red couch"}}]}}},
+    "nothing-found": {"query": {"match": {"title": "zebra"}}},
+}
+FULL = {name: {"query": MATCH, "size": 200, **body} for name, body in BODIES.items()}

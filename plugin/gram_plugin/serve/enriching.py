@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gram_plugin.search.explaining import with_named_words
 from gram_plugin.search.query import ClauseSettings, Mode, enrich
 from gram_plugin.serve.deadline import Clock, Deadline
 from gram_plugin.serve.http import Headers
@@ -82,18 +83,20 @@ class Enricher:
 
     async def rescue(self, items: Sequence[Item], headers: Headers, since_s: float) -> list[Decision]:
         """Decisions for searches whose lexical answer was too thin."""
-        return list(await asyncio.gather(*(self._decide(item.wanted, headers, since_s) for item in items)))
+        return list(await asyncio.gather(*(self._decide(item, headers, since_s) for item in items)))
 
     async def _first(self, item: Item, headers: Headers, since_s: float) -> Decision:
         if isinstance(item.wanted, Search) and item.wanted.mode is Mode.RESCUE:
             return Decision(off(Reason.ENOUGH_HITS), rescue=True)
-        return await self._decide(item.wanted, headers, since_s)
+        return await self._decide(item, headers, since_s)
 
-    async def _decide(self, wanted: Search | Status, headers: Headers, since_s: float) -> Decision:
+    async def _decide(self, item: Item, headers: Headers, since_s: float) -> Decision:
+        wanted = item.wanted
         if isinstance(wanted, Status):
             return Decision(wanted)
         try:
-            return await self._enrich(wanted, headers, Deadline(since_s + wanted.budget_ms / 1000, self._clock))
+            deadline = Deadline(since_s + wanted.budget_ms / 1000, self._clock)
+            return await self._enrich(wanted, headers, deadline, explain=item.explain)
         except NotEnriched as end:
             return Decision(end.status)
         except Exception:  # the edge of one search: whatever is wrong with us, it goes on without codes
@@ -120,9 +123,11 @@ class Enricher:
         )
         return Addition(codes, self._generation, settings)
 
-    async def _enrich(self, wanted: Search, headers: Headers, deadline: Deadline) -> Decision:
+    async def _enrich(self, wanted: Search, headers: Headers, deadline: Deadline, *, explain: bool) -> Decision:
         added = await self.addition(wanted.names, wanted.text, headers, deadline)
         body = enrich(wanted.body, added.codes, added.generation, added.settings, wanted.mode, text=wanted.text)
+        if explain:
+            body = with_named_words(body, wanted.body.get("query"))
         return Decision(APPLIED, _written(body), added)
 
 

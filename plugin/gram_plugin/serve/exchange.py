@@ -14,11 +14,12 @@ from prometheus_client import Histogram
 from starlette.requests import Request
 
 from gram_plugin.errors import SearchError
+from gram_plugin.search.explaining import POINTS_PARAMETER
 from gram_plugin.search.query import needs_rescue
 from gram_plugin.serve.bodies import RequestBody, beside_others
 from gram_plugin.serve.deadline import Clock, Deadline
 from gram_plugin.serve.enriching import Decision, Enricher
-from gram_plugin.serve.http import Body, Upstream, UpstreamStream, header, inflated, raw_target
+from gram_plugin.serve.http import Body, Headers, Upstream, UpstreamStream, header, inflated, raw_target
 from gram_plugin.serve.searches import Item, Kind, Search, render_items
 from gram_plugin.serve.status import Reason, Status, degraded, off
 
@@ -77,6 +78,8 @@ class Exchange:
         self._headers = asked.request.headers.raw
         self._clock = clock
         self._opened: list[UpstreamStream] = []
+        self._explains = False
+        self._asks_points = False
 
     async def run(self, items: Sequence[Item], rescue_below: int) -> Exchanged:
         """Sends the searches and falls back to the lexical ones wherever codes would do harm.
@@ -84,6 +87,7 @@ class Exchange:
         Raises:
             SearchError: OpenSearch gave no answer.
         """
+        self._explains = self._asks_points = self._asked.kind is Kind.SEARCH and items[0].explain
         try:
             return await self._run(items, rescue_below)
         except BaseException:  # a hang-up too: no answer may be left open
@@ -141,14 +145,30 @@ class Exchange:
     async def _send(self, items: Sequence[Item], decisions: Sequence[Decision]) -> UpstreamStream:
         bodies = [decision.enriched or item.lexical for item, decision in zip(items, decisions, strict=True)]
         content = render_items(items, bodies, self._asked.kind)
-        headers, request = self._headers, self._asked.request
+        headers = self._headers
         body: Body = content
         if content == self._asked.text:
             body = self._asked.original.untouched
         else:
             headers = [pair for pair in headers if pair[0] != b"content-encoding"]
+        if not (self._asks_points and any(decision.enriched for decision in decisions)):
+            return await self._open(headers, body)
+        stream = await self._open(headers, body, POINTS_PARAMETER)
+        if stream.status == 400 and POINTS_PARAMETER.encode() in await stream.peek():
+            self._asks_points = False  # an OpenSearch older than 2.12; which codes a hit has it tells all the same
+            stream.close()
+            stream = await self._open(headers, body)
+        return stream
+
+    async def _open(self, headers: Headers, body: Body, parameter: str = "") -> UpstreamStream:
+        request = self._asked.request
+        target = raw_target(request)
+        if self._explains:  # an answer that is added to must be readable
+            headers = [pair for pair in headers if pair[0].lower() != b"accept-encoding"]
+        if parameter and parameter.encode() not in target:
+            target += (b"&" if b"?" in target else b"?") + f"{parameter}=true".encode()
         with self._route.seconds.time():
-            stream = await self._route.upstream.open(request.method, raw_target(request), headers, body)
+            stream = await self._route.upstream.open(request.method, target, headers, body)
         self._opened.append(stream)
         return stream
 

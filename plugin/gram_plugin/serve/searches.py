@@ -51,7 +51,6 @@ class Search:
     text: str
     mode: Mode
     budget_ms: float
-    explain: bool
     names: IndexNames
 
 
@@ -59,12 +58,14 @@ class Search:
 class Item:
     """One search of a request; `lexical` is what OpenSearch gets when nothing is added.
 
-    `wanted` is the search, or why it stays lexical whatever the model says.
+    `wanted` is the search, or why it stays lexical whatever the model says; `explain` whether the answer is to tell
+    where its scores come from.
     """
 
     head: bytes
     lexical: bytes
     wanted: Search | Status
+    explain: bool = False
 
 
 def target_of(method: str, raw_path: bytes, query: bytes) -> Target | None:
@@ -119,15 +120,16 @@ def write_json(document: Mapping[str, Any]) -> bytes:
 
 def _item(head: bytes, raw: bytes, target: Target, wishes: Wishes) -> Item:
     """Reads one search; whatever it may hold is a status here, never an error."""
-    lexical = raw
+    lexical, explain = raw, False
     try:
         document = read_json(raw)
         body = without_gram(document)
         lexical = raw if body is document else write_json(body)
-        names = _names(head, target.names)
-        return Item(head, lexical, _search(body, _extension(document), target, wishes, names))
+        extension = _extension(document)
+        explain = extension.explain
+        return Item(head, lexical, _search(body, extension, target, wishes, _names(head, target.names)), explain)
     except NotEnriched as end:
-        return Item(head, lexical, end.status)
+        return Item(head, lexical, end.status, explain)
     except (ValueError, RecursionError):
         return Item(head, lexical, off(Reason.INVALID))
 
@@ -176,7 +178,7 @@ def _search(
     if not text:
         raise NotEnriched(off(Reason.NO_TEXT))
     budget_ms = wishes.budget_ms if extension.budget_ms is None else extension.budget_ms
-    return Search(body, text, mode, budget_ms, extension.explain, names)
+    return Search(body, text, mode, budget_ms, names)
 
 
 def _reason_against(body: Mapping[str, Any], target: Target, mode: Mode) -> Reason | None:

@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
@@ -29,6 +29,7 @@ from gram_plugin.serve.breaker import Breaker
 from gram_plugin.serve.deadline import Clock
 from gram_plugin.serve.enriching import Decision, Enricher
 from gram_plugin.serve.exchange import Asked, Exchange, Route
+from gram_plugin.serve.explaining import explained
 from gram_plugin.serve.hangup import CancelOnHangup
 from gram_plugin.serve.health import Health, ShimMetrics
 from gram_plugin.serve.http import RelayedResponse, Upstream, raw_target, upstream_error
@@ -38,6 +39,7 @@ from gram_plugin.serve.rewriting import Rewriter
 from gram_plugin.serve.searches import (
     MODE_HEADER,
     Item,
+    Kind,
     Search,
     Target,
     Wishes,
@@ -139,7 +141,7 @@ class Shim:
 
     async def _search(self, asked: Asked, target: Target, items: list[Item]) -> Response:
         if self.is_switched_off():
-            items = [Item(item.head, item.lexical, off(Reason.SWITCH)) for item in items]
+            items = [replace(item, wanted=off(Reason.SWITCH)) for item in items]
         route = Route(self._parts.upstream, self._parts.metrics.upstream)
         exchange = Exchange(route, self._parts.enricher, asked, self._parts.clock)
         try:
@@ -150,7 +152,10 @@ class Shim:
             return upstream_error(error, [(HEADER, status.header())])
         status = summary([decision.status for decision in done.decisions])
         self._record(target, done.decisions, status, items)
-        return RelayedResponse(done.stream, _headers(status, items, done.decisions))
+        headers = _headers(status, items, done.decisions)
+        if target.kind is Kind.SEARCH and items[0].explain:
+            return await explained(done, items[0], target, headers)
+        return RelayedResponse(done.stream, headers)
 
     def is_switched_off(self) -> bool:
         """Whether somebody made this a plain proxy."""
@@ -170,8 +175,7 @@ def _headers(status: Status, items: Sequence[Item], decisions: Sequence[Decision
     applied = sum(decision.status.outcome is Outcome.APPLIED for decision in decisions)
     counts = f"{applied}/{len(items)}" if len(items) > 1 else ""
     headers = [(HEADER, status.header(counts))]
-    first = items[0].wanted if len(items) == 1 else None
-    if isinstance(first, Search) and first.explain:
+    if len(items) == 1 and items[0].explain:
         headers.append((CODES_HEADER, _shown_codes(decisions[0])))
     return headers
 

@@ -66,7 +66,7 @@ async def enricher(opensearch_url: str, fake_generator: Any, now: list[float]) -
 def search(text: str) -> Item:
     """A search with a budget of 20 s."""
     body = {"query": {"match": {"t": text}}}
-    return Item(b"", b"{}", Search(body, text, Mode.RERANK, BUDGET_MS, False, IndexNames("shop")))
+    return Item(b"", b"{}", Search(body, text, Mode.RERANK, BUDGET_MS, IndexNames("shop")))
 
 
 async def test_the_budget_runs_from_the_arrival(enricher: Enricher, now: list[float]) -> None:
