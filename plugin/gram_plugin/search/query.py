@@ -5,6 +5,7 @@ Everything here is dict to dict. `enrich` puts the clause beside the lexical que
     rerank   bool{must: lexical, should: clause}                          same hits, better order
     recall   bool{should: [lexical, clause], minimum_should_match: 1}     finds what the words miss
 
+Where the words name one thing, optional parts beside it keep its bearers above what codes lift, see `exact`.
 In `recall` whatever the lexical query demands besides its words also binds the clause, see `demands`.
 """
 
@@ -19,6 +20,7 @@ from typing import Any
 
 from gram_plugin.contract.codes import MAX_CODES, Attribute, Code, ScoredCode
 from gram_plugin.errors import ConfigError, RequestError
+from gram_plugin.search.exact import exact_clauses, most_points
 from gram_plugin.search.words import Body, demands, find_query_text
 
 __all__ = [
@@ -67,6 +69,7 @@ class ClauseSettings:
         max_codes: most codes in the clause; the heaviest are kept.
         field: object field that holds `codes` and `weights`.
         weighted: whether the index maps `weights`; otherwise products' own probabilities count as 1.
+        keep_exact: whether products that hold an identifier, a quoted phrase or the whole query stay above others.
     """
 
     strength: float
@@ -74,6 +77,7 @@ class ClauseSettings:
     max_codes: int = MAX_CODES
     field: str = "gram"
     weighted: bool = True
+    keep_exact: bool = True
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.strength) and self.strength > 0):
@@ -137,11 +141,13 @@ def enrich(
     if clause is None or reason_untouched(body, mode) is not None:
         return enriched
     lexical = body.get("query", {"match_all": {}})
+    kept = exact_clauses(lexical, text, most_points(clause)) if settings.keep_exact else []
     if mode is Mode.RERANK:
-        enriched["query"] = _reranked(_with_min_score(lexical, enriched.pop("min_score", None)), clause)
+        enriched["query"] = _reranked(_with_min_score(lexical, enriched.pop("min_score", None)), [clause, *kept])
     else:
         bound = _bound(clause, demands(lexical, text or find_query_text(body)))
-        enriched["query"] = {"bool": {"should": [lexical, bound], "minimum_should_match": ONE}}
+        found = {"bool": {"should": [lexical, bound], "minimum_should_match": ONE}}
+        enriched["query"] = _reranked(found, kept) if kept else found
     return enriched
 
 
@@ -231,8 +237,8 @@ def _family_query(queries: list[Body], tie_breaker: float) -> Body:
     return queries[0] if len(queries) == 1 else {"dis_max": {"queries": queries, "tie_breaker": tie_breaker}}
 
 
-def _reranked(lexical: Any, clause: Body) -> Body:
-    return {"bool": {"must": [lexical], "should": [clause]}}
+def _reranked(found: Any, optional: list[Body]) -> Body:
+    return {"bool": {"must": [found], "should": optional}}
 
 
 def _with_min_score(lexical: Any, min_score: Any) -> Any:

@@ -20,7 +20,7 @@ MAX_DEPTH = 50
 MAX_TEXT_CHARS = 4 * MAX_QUERY_CHARS
 """What lies behind is not looked at: no model reads so far, and the work on one text stays bounded."""
 
-_FIELD_QUERIES = frozenset({"match", "match_phrase", "match_phrase_prefix", "match_bool_prefix"})
+FIELD_QUERIES = frozenset({"match", "match_phrase", "match_phrase_prefix", "match_bool_prefix"})
 _TEXT_QUERIES = frozenset({"multi_match", "combined_fields"})
 _SYNTAX_QUERIES = frozenset({"query_string", "simple_query_string"})
 _WRAPPERS: Mapping[str, str] = {
@@ -41,6 +41,34 @@ _OPERATORS = re.compile(r'\b(?:AND|OR|NOT)\b|&&|\|\||(?<!\S)[+-]|[~^][0-9.]*|["(
 _MATCH_ALL: Body = {"match_all": {}}
 
 
+@dataclass(frozen=True)
+class WordQuery:
+    """A full-text part of a query.
+
+    Attributes:
+        text: what it looks for, without operators and what they negate.
+        kind: its name in the query language.
+        inner: what stands under that name.
+        nested: paths of the nested objects that it is about, outermost first.
+    """
+
+    text: str
+    kind: str
+    inner: Mapping[str, Any]
+    nested: tuple[str, ...] = ()
+
+    @property
+    def broad(self) -> bool:
+        """Whether it may search several fields."""
+        return self.kind not in FIELD_QUERIES
+
+    @property
+    def wanted(self) -> str:
+        """The text with its quotes, without what operators negate."""
+        raw = (_raw_text(self.kind, self.inner) or "")[:MAX_TEXT_CHARS]
+        return _NEGATED.sub(" ", raw) if self.kind in _SYNTAX_QUERIES else raw
+
+
 def find_query_text(body: Mapping[str, Any]) -> str | None:
     """The text that a shopper typed, as far as the body tells it; None when that is not clear.
 
@@ -50,10 +78,14 @@ def find_query_text(body: Mapping[str, Any]) -> str | None:
     different texts at one level are not clear, unless one is searched in several fields and the other in one: a `match`
     on the brand beside a `multi_match` is a filter by another name.
     """
-    texts = _texts(body.get("query"), MAX_DEPTH)
-    broad = [text for text in texts if text.broad]
-    distinct = {_compared(found.text): found.text for found in reversed(broad or texts)}
+    distinct = {_compared(found.text): found.text for found in reversed(word_queries(body.get("query")))}
     return next(iter(distinct.values())) if len(distinct) == 1 else None
+
+
+def word_queries(query: Any) -> list[WordQuery]:
+    """The full-text parts of a query that `find_query_text` reads, in order; those of several fields win."""
+    found = _word_queries(query, MAX_DEPTH, ())
+    return [part for part in found if part.broad] or found
 
 
 def demands(query: Any, text: str | None) -> list[Body]:
@@ -66,17 +98,9 @@ def demands(query: Any, text: str | None) -> list[Body]:
     when the query is nothing but words. A query that holds none of the words binds as a whole.
     """
     words = frozenset(_words(text or ""))
-    broad = any(found.broad and words.issuperset(_words(found.text)) for found in _texts(query, MAX_DEPTH))
+    broad = any(found.broad and words.issuperset(_words(found.text)) for found in word_queries(query))
     relaxed = _relaxed(query, _Asked(words, broad), MAX_DEPTH)
     return [] if relaxed is None else [relaxed]
-
-
-@dataclass(frozen=True)
-class _Text:
-    """A text in a query; `broad` tells whether it may be searched in several fields."""
-
-    text: str
-    broad: bool
 
 
 @dataclass(frozen=True)
@@ -88,22 +112,27 @@ class _Asked:
     required: bool = False
 
 
-def _texts(query: Any, depth: int) -> list[_Text]:
+def _word_queries(query: Any, depth: int, nested: tuple[str, ...]) -> list[WordQuery]:
     if depth == 0 or not isinstance(query, Mapping) or len(query) != 1:
         return []
     ((kind, inner),) = query.items()
-    if kind == "bool" and isinstance(inner, Mapping):
-        return _all_texts(inner.get("must"), depth) or _all_texts(inner.get("should"), depth)
-    if kind == "dis_max" and isinstance(inner, Mapping):
-        return _all_texts(inner.get("queries"), depth)
-    if kind in _WRAPPERS and isinstance(inner, Mapping):
-        return _texts(inner.get(_WRAPPERS[kind]), depth - 1)
+    if not isinstance(inner, Mapping):
+        return []
+    if kind == "bool":
+        return _all_word_queries(inner.get("must"), depth, nested) or _all_word_queries(
+            inner.get("should"), depth, nested
+        )
+    if kind == "dis_max":
+        return _all_word_queries(inner.get("queries"), depth, nested)
+    if kind in _WRAPPERS:
+        inside = (*nested, str(inner.get("path"))) if kind == "nested" else nested
+        return _word_queries(inner.get(_WRAPPERS[kind]), depth - 1, inside)
     text = _leaf_text(kind, inner)
-    return [_Text(text, kind not in _FIELD_QUERIES)] if text else []
+    return [WordQuery(text, kind, inner, nested)] if text else []
 
 
-def _all_texts(queries: Any, depth: int) -> list[_Text]:
-    return [text for query in _as_list(queries) for text in _texts(query, depth - 1)]
+def _all_word_queries(queries: Any, depth: int, nested: tuple[str, ...]) -> list[WordQuery]:
+    return [part for query in _as_list(queries) for part in _word_queries(query, depth - 1, nested)]
 
 
 def _leaf_text(kind: str, inner: Any) -> str | None:
@@ -115,7 +144,7 @@ def _leaf_text(kind: str, inner: Any) -> str | None:
 def _raw_text(kind: str, inner: Any) -> str | None:
     if not isinstance(inner, Mapping):
         return None
-    if kind in _FIELD_QUERIES and len(inner) == 1:
+    if kind in FIELD_QUERIES and len(inner) == 1:
         (value,) = inner.values()
         return _plain(value.get("query") if isinstance(value, Mapping) else value)
     return _plain(inner.get("query")) if kind in _TEXT_QUERIES | _SYNTAX_QUERIES else None
@@ -169,7 +198,7 @@ def _relaxed(query: Any, asked: _Asked, depth: int) -> Body | None:
 
 def _is_words(kind: str, inner: Any, asked: _Asked) -> bool:
     """Whether a part looks for nothing but the words; of a text too long to be read that is not known."""
-    if kind in _FIELD_QUERIES and asked.broad and asked.required:
+    if kind in FIELD_QUERIES and asked.broad and asked.required:
         return False
     text = _leaf_text(kind, inner)
     if not text or len(_raw_text(kind, inner) or "") > MAX_TEXT_CHARS:

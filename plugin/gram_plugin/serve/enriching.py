@@ -120,6 +120,7 @@ class Enricher:
             tie_breaker=self._settings.tie_breaker,
             max_codes=self._settings.max_codes,
             weighted=terms.weighted,
+            keep_exact=self._settings.keep_exact,
         )
         return Addition(codes, self._generation, settings)
 

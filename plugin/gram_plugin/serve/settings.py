@@ -115,6 +115,9 @@ class ShimSettings(ServerSettings):
     tie_breaker: Annotated[
         float, Setting("share of the weaker codes of one family that still counts", low=0, high=1)
     ] = 0.3
+    keep_exact: Annotated[
+        bool, Setting("codes lift nothing above what holds an identifier, a quoted phrase or the whole query")
+    ] = True
     cache_entries: Annotated[int, Setting("decoded queries kept in memory; 0 keeps none", low=0)] = 10_000
     cache_age_s: Annotated[float, Setting("age at which a decoded query is decoded again", low=0)] = 3600.0
     calibration_age_s: Annotated[float, Setting("age at which the calibration of an index is read again", low=0)] = 60.0

@@ -1,0 +1,192 @@
+"""Exact matches: which words of a query name one thing, and the part of the clause that keeps its bearers on top.
+
+A model number, a quoted phrase and the whole query word by word are what a shopper has in front of him. Codes may
+order the products that hold them, and those that do not, but lift none of the second above one of the first.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from gram_plugin.contract.words import is_part, words
+from gram_plugin.search.words import FIELD_QUERIES, Body, WordQuery, word_queries
+
+NAME = "gram:exact"
+"""Name of the part that holds the whole query; that of a part of it goes on with `:` and what it looks for."""
+
+MARGIN = 1.1
+"""A tenth more than codes can give, so that rounding of scores in 32 bits decides nothing."""
+
+MAX_EXACT = 3
+"""Most identifiers and phrases of one query that are looked for, besides the whole query."""
+MAX_PARTS = 8
+"""Most full-text parts of one query whose fields are looked in."""
+MAX_CHARS = 256
+"""Longest identifier, phrase or query that is looked for."""
+FEWEST_WORDS = 4
+"""A query of fewer words is too often a part of something else: `running shoes` of `socks for running shoes`.
+
+Two characters count as one word in scripts that put no spaces between words.
+"""
+FEWEST_DIGITS = 3
+"""Digits in a row that make a mixture of letters and digits a number of one thing; `ps5` and `a4` are kinds."""
+FEWEST_DIGITS_ALONE = 6
+LONG_MIXTURE = 8
+"""Letters and digits of a mixture that is a number of one thing without a run of digits: `B08N5WRWNW`."""
+
+_QUOTED = re.compile(
+    # An inch sign stands behind a digit, and what `-` excludes is not wanted.
+    r'(?<![\d\\!-])["＂]([^"＂]++)["＂]|“([^“”]++)”|„([^„“”]++)[“”]|«([^«»]++)»|»([^«»]++)«|「([^「」]++)」|『([^『』]++)』'
+)
+_JOINERS = "-\u2010\u2011\u2012\u2013\uff0d_/.:+#"
+_APART = dict.fromkeys(map(ord, _JOINERS), " ")
+_SPACED = re.compile(r"[^\W\d_]{1,3}\s+\d{4,}[^\W\d_]?")
+_DIMENSIONS = re.compile(r"\d+(?:[^\W\d_]\d+)+[^\W\d_]{0,3}")
+
+
+def exact_clauses(lexical: Any, text: str | None, points: float) -> list[Body]:
+    """Optional queries, each worth more than `points`, that only products with the exact words match.
+
+    One for each identifier and quoted phrase, in any of its spellings, and one for the whole text; each as a phrase in
+    the fields that the lexical query searches. Empty where neither names one thing, or no field is known.
+
+    Args:
+        lexical: the customer's query.
+        text: what the shopper typed, if the client said it; the texts of the query if None.
+        points: the most that codes can give to one product, > 0.
+    """
+    parts = word_queries(lexical)
+    if not parts:
+        return []
+    whole = text or parts[0].text
+    # Where the text was read from a query string, only the query still has its quotes.
+    things = dict.fromkeys([*named_things(whole), *named_things(parts[0].wanted)])
+    wanted = {f"{NAME}:{thing}": thing for thing in list(things)[:MAX_EXACT]}
+    if _is_one_thing(whole) and all(words(thing) != words(whole) for thing in things):
+        wanted[NAME] = whole
+    boost = float(f"{points * MARGIN:.6g}")
+    return [_worth(boost, name, parts, spellings(phrase)) for name, phrase in wanted.items()]
+
+
+def most_points(clause: Mapping[str, Any]) -> float:
+    """The most points that a clause of codes gives to one product: all its codes, each surely the product's."""
+    ((kind, inner),) = clause.items()
+    if kind == "bool":
+        return sum(map(most_points, inner["should"]))
+    if kind == "dis_max":
+        best, *others = sorted(map(most_points, inner["queries"]), reverse=True)
+        return best + float(inner["tie_breaker"]) * sum(others)
+    return float(inner["boost"])
+
+
+def named_things(text: str) -> list[str]:
+    """The quoted phrases and identifiers of a text, phrases first, each once, at most `MAX_EXACT`."""
+    phrases = [next(filter(None, found.groups())).strip() for found in _QUOTED.finditer(text)]
+    found = [*phrases, *filter(is_identifier, _pieces(_QUOTED.sub(" ", text)))]
+    usable = [thing for thing in found if words(thing) and len(thing) <= MAX_CHARS]
+    return list(dict.fromkeys(usable))[:MAX_EXACT]
+
+
+def is_identifier(piece: str) -> bool:
+    """Whether a piece of a text, without white space, is a number of one thing rather than a measure or a word.
+
+    True for mixtures of letters and digits with three digits in a row (`VL-9983X`, `rtx4090`) or of at least eight
+    (`B08N5WRWNW`), and for six digits and more (an EAN, with or without hyphens). False for measures and sizes: a
+    number with letters behind it (`64gb`, `1.5l`, `2-pack`), numbers with one letter between (`100x200cm`), ranges.
+    """
+    runs = _runs(piece)
+    digits = [run for run in runs if run[0].isdecimal()]
+    if len(digits) == len(runs):
+        return sum(map(len, digits)) >= FEWEST_DIGITS_ALONE and not set(piece) & set(".:/+#_")
+    if not digits or _is_measure(piece):
+        return False
+    long = sum(map(len, runs)) >= LONG_MIXTURE and len(runs) > 2 and sum(map(len, digits)) >= FEWEST_DIGITS
+    return long or max(map(len, digits)) >= FEWEST_DIGITS
+
+
+def spellings(phrase: str) -> list[str]:
+    """How one identifier may be written in a product, the given one first; another phrase is only written as it is.
+
+    `ub5379k` is printed `UB-5379K`, `UB 5379K` or `UB5379K`; hyphens and spaces are one to most analyzers.
+    """
+    if not (_is_spaced(phrase) or (_pieces(phrase) == [phrase] and is_identifier(phrase))):
+        return [phrase]
+    flat = [run for piece in phrase.split() for run in _runs(piece)]
+    written = [phrase, "".join(flat)]
+    if not all(map(str.isdecimal, flat)):
+        written += [f"{flat[0]} {''.join(flat[1:])}", " ".join(flat)]
+    return list(dict.fromkeys(written))
+
+
+def _worth(boost: float, name: str, parts: Sequence[WordQuery], phrases: Sequence[str]) -> Body:
+    queries = [_as_phrase(part, phrase) for part in parts[:MAX_PARTS] for phrase in phrases]
+    distinct = [query for at, query in enumerate(queries) if query not in queries[:at]]
+    found = distinct[0] if len(distinct) == 1 else {"bool": {"should": distinct}}
+    return {"constant_score": {"filter": found, "boost": boost, "_name": name}}
+
+
+def _as_phrase(part: WordQuery, phrase: str) -> Body:
+    """The phrase in the fields of a full-text part; `lenient`, for a field of numbers holds no phrase."""
+    fields = _fields(part)
+    options = {"analyzer": part.inner["analyzer"]} if isinstance(part.inner.get("analyzer"), str) else {}
+    searched = {"fields": fields} if fields else {}
+    query: Body = {"multi_match": {"query": phrase, "type": "phrase", **searched, "lenient": True, **options}}
+    for path in reversed(part.nested):
+        query = {"nested": {"path": path, "query": query, "ignore_unmapped": True}}
+    return query
+
+
+def _fields(part: WordQuery) -> list[Any]:
+    """The fields that a part searches; empty stands for those that the index searches by default."""
+    if part.kind in FIELD_QUERIES:
+        return list(part.inner)
+    fields = part.inner.get("fields") or part.inner.get("default_field") or []
+    return list(fields) if isinstance(fields, list) else [fields]
+
+
+def _is_one_thing(text: str) -> bool:
+    """Whether a whole text is looked for word by word: a long one, or one with an identifier and something else."""
+    if len(text) > MAX_CHARS:
+        return False
+    if len(text.split()) > 1 and named_things(text):
+        return True
+    found = words(text.translate(_APART))
+    return len(found) - sum(map(is_part, found)) / 2 >= FEWEST_WORDS or _is_spaced(text)
+
+
+def _is_spaced(text: str) -> bool:
+    """Whether a whole text is one identifier with a space for its hyphen: `rtx 4090`, `vl 9983x`, not `ssd 500gb`."""
+    return _SPACED.fullmatch(text.strip()) is not None
+
+
+def _is_measure(piece: str) -> bool:
+    """Whether every part of a piece is a number, or begins with one; or a number is followed by words alone."""
+    parts = re.split(f"[{re.escape(_JOINERS)}]+", piece)
+    first = [run[0].isdecimal() for run in _runs(piece)]
+    if first[0] and not any(first[1:]):
+        return True
+    return all((len(_runs(part)) <= 2 and part[:1].isdecimal()) or _DIMENSIONS.fullmatch(part) for part in parts)
+
+
+def _pieces(text: str) -> list[str]:
+    """Runs of digits and of letters that have cases, with what joins them; scripts without cases write no numbers."""
+    found = ("".join(run).strip(_JOINERS) for inside, run in groupby(text, _belongs) if inside)
+    return [piece for piece in found if piece]
+
+
+def _belongs(character: str) -> bool:
+    return character in _JOINERS or character.isdecimal() or _is_letter(character)
+
+
+def _is_letter(character: str) -> bool:
+    return character.lower() != character.upper() or unicodedata.category(character).startswith("M")
+
+
+def _runs(piece: str) -> list[str]:
+    """The runs of letters and of digits of a piece, without joiners."""
+    kinds = groupby(piece, lambda character: (character in _JOINERS, character.isdecimal()))
+    return ["".join(run) for (joining, _), run in kinds if not joining]
