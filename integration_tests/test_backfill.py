@@ -246,6 +246,22 @@ def test_what_opensearch_refuses_is_a_dead_letter(
     assert str(letters.name) in done.stderr
 
 
+def test_a_dry_run_says_what_would_happen_and_writes_nothing(
+    node: RunningNode, client: OpenSearch, index: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """Counts by state, an estimate by a timed sample, codes of some products."""
+    put(client, index, {**products(7), "old": {"title": "sofa", "gram": OLD}, "empty": {}})
+    before = versions(client, index)
+    report = backfill(tmp_path, environment, node, index, "--dry-run")
+    states = {"fresh": 0, "missing": 8, "pending": 0, "generation": 1, "text": 0, "fields": 0}
+    assert (report["products"], report["stale"], report["states"]) == (9, 9, states)
+    assert (report["without_text"], report["unreadable"], report["sampled"]) == (1, 0, 9)
+    assert report["estimated_s"] == report["sample_s"] > 0
+    assert len(report["examples"]) == 5
+    assert versions(client, index) == before
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [

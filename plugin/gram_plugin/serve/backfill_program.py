@@ -19,8 +19,10 @@ from gram_plugin.search.backfill import WHOLE, Slice, State, uuids_of
 from gram_plugin.search.client import Address, address, connect, connect_async
 from gram_plugin.search.mappings import check_index
 from gram_plugin.search.productstore import Census, ProductStore
-from gram_plugin.serve.backfill import Backfill, Pace, Report, Rules
+from gram_plugin.serve.backfill import Backfill, Listener, Report
 from gram_plugin.serve.backfill_checkpoint import BackfillCheckpoint, Job
+from gram_plugin.serve.backfill_inplace import InPlace
+from gram_plugin.serve.backfill_page import Clerk, Pacer, Rules
 from gram_plugin.serve.backfill_survey import Survey, Surveyor
 from gram_plugin.serve.coding import Coder, Patience
 from gram_plugin.serve.deadletter import DeadLetterFile
@@ -136,11 +138,12 @@ async def _backfill(
         start = checkpoint.load()
         letters = DeadLetterFile(wish.dead_letters, resume_at=start.dead_letter_bytes if start else None)
         rules = Rules(generator.generation, settings.max_codes, fields)
-        pace = Pace(wish.rate, wish.follow_s)
-        meter = _Meter(progress, "backfill")
+        desk = InPlace(store, Clerk(coder, rules, Pacer(wish.rate)))
+        listener = _Meter(progress, "backfill").listener
         with letters, stopping() as stop:
-            program = Backfill(store, coder, rules, checkpoint, letters, part=wish.part, pace=pace, stop=stop)
-            report = await program.run(start, meter.expect, meter.advance)
+            program = Backfill(store, desk, checkpoint, letters, part=wish.part, stop=stop, listener=listener)
+            follow_s = wish.follow_s
+            report = await (program.run(start) if follow_s is None else program.follow(start, follow_s))
         return Done(report, await store.census(generator.generation), generator.generation)
 
 
@@ -212,6 +215,10 @@ class _Meter:
         self._stage = stage
         self._total = 0
         self._done = 0
+
+    @property
+    def listener(self) -> Listener:
+        return Listener(self.expect, self.advance)
 
     def expect(self, total: int) -> None:
         self._total = total

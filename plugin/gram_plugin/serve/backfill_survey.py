@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 from gram_plugin.search.backfill import WHOLE, Slice, Span, State, Stored, state_of
 from gram_plugin.search.productstore import ProductStore
-from gram_plugin.serve.backfill import Rules, ahead, current_of, refuse_silence
+from gram_plugin.serve.backfill import ahead
+from gram_plugin.serve.backfill_page import Rules, current_of, refuse_silence
 from gram_plugin.serve.coding import Coded, Coder
 
 SAMPLE = 200

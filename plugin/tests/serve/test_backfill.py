@@ -26,8 +26,10 @@ from gram_plugin.errors import ConfigError, DecodeError, SearchError
 from gram_plugin.search.backfill import WHOLE, Slice, State
 from gram_plugin.search.document import gram_object, pending_object, replacing
 from gram_plugin.search.productstore import Census, ProductStore
-from gram_plugin.serve.backfill import Backfill, Pace, Report, Rules
+from gram_plugin.serve.backfill import Backfill, Listener, Report
 from gram_plugin.serve.backfill_checkpoint import BackfillCheckpoint, Job, Position, Reach, Tally
+from gram_plugin.serve.backfill_inplace import InPlace
+from gram_plugin.serve.backfill_page import Clerk, Pacer, Rules
 from gram_plugin.serve.backfill_survey import Example, Survey, Surveyor
 from gram_plugin.serve.batching import Batcher
 from gram_plugin.serve.coding import Coder, CodingRules
@@ -260,26 +262,26 @@ class Place:
         return {name: kept.version for name, kept in self.index.documents.items()}
 
     async def run(
-        self, *, tries: int = 3, page: int = 2, part: Slice = WHOLE, pace: Pace | None = None, **more: Any
+        self,
+        *,
+        tries: int = 3,
+        page: int = 2,
+        part: Slice = WHOLE,
+        pacer: Pacer | None = None,
+        rules: Rules = Rules("g2", 10),  # noqa: B008 - frozen
+        follow_s: float | None = None,
+        stop: asyncio.Event | None = None,
+        listener: Listener | None = None,
     ) -> Report:
         """One backfill as far as it comes."""
         start = self.checkpoint.load()
         letters = DeadLetterFile(self.folder / "letters.jsonl", resume_at=start.dead_letter_bytes if start else None)
+        store = self.store(tries, page)
         async with self.coding() as coder:
+            desk = InPlace(store, Clerk(coder, rules, pacer, clock=lambda: NOW))
             with letters:
-                store = self.store(tries, page)
-                program = Backfill(
-                    store,
-                    coder,
-                    Rules("g2", 10),
-                    self.checkpoint,
-                    letters,
-                    part=part,
-                    pace=pace,
-                    stop=more.get("stop"),
-                    clock=lambda: NOW,
-                )
-                return await program.run(start, more.get("total", int), more.get("told", int))
+                program = Backfill(store, desk, self.checkpoint, letters, part=part, stop=stop, listener=listener)
+                return await (program.run(start) if follow_s is None else program.follow(start, follow_s))
 
     def store(self, tries: int = 3, page: int = 2) -> ProductStore:
         """The products, through a client that waits for nothing."""
@@ -314,7 +316,7 @@ async def test_every_product_without_codes_gets_them(place: Place) -> None:
     """Once each; the checkpoint is gone and no point in time is left open."""
     totals: list[int] = []
     told: list[int] = []
-    report = await place.run(total=totals.append, told=told.append)
+    report = await place.run(listener=Listener(totals.append, told.append))
     assert report == Report(Tally(read=9, coded=9, by_codes={2: 9}))
     assert place.sources == EXPECTED
     assert set(place.versions.values()) == {2}
@@ -475,7 +477,9 @@ async def test_a_model_that_is_down_stops_the_run_and_marks_nothing(place: Place
         pass  # its batcher has stopped
     letters = DeadLetterFile(place.folder / "letters.jsonl")
     with letters, pytest.raises(DecodeError, match="no codes any more") as caught:
-        await Backfill(place.store(), coder, Rules("g2", 10), place.checkpoint, letters).run(None, int, int)
+        await Backfill(
+            place.store(), InPlace(place.store(), Clerk(coder, Rules("g2", 10))), place.checkpoint, letters
+        ).run()
     assert "run the same command again" in caught.value.next_step
     assert place.sources == {name: {"title": title} for name, title in TITLES.items()}
     assert (await place.run()).tally.coded == 9
@@ -483,12 +487,9 @@ async def test_a_model_that_is_down_stops_the_run_and_marks_nothing(place: Place
 
 async def test_an_index_without_weights_gets_none(place: Place) -> None:
     """What the mapping has no field for would refuse the product."""
-    async with place.coding() as coder:
-        with DeadLetterFile(place.folder / "letters.jsonl") as letters:
-            rules = Rules("g2", 10, GramFields.PLAIN)
-            for fresh in (0, 9):
-                program = Backfill(place.store(), coder, rules, place.checkpoint, letters)
-                assert (await program.run(None, int, int)).tally.fresh == fresh
+    rules = Rules("g2", 10, GramFields.PLAIN)
+    for fresh in (0, 9):
+        assert (await place.run(rules=rules)).tally.fresh == fresh
     expected = {key: value for key, value in EXPECTED["p1"]["gram"].items() if key != "weights"}
     assert place.sources["p1"]["gram"] == expected
 
@@ -523,20 +524,20 @@ async def test_follow_codes_what_is_written_later_until_it_is_told_to_stop(place
             stop.set()
 
     async with asyncio.timeout(30):
-        report = await place.run(pace=Pace(follow_s=0.0), stop=stop, told=told)
+        report = await place.run(follow_s=0.0, stop=stop, listener=Listener(settled=told))
     assert report == Report(Tally(read=9, coded=12, by_codes={1: 2, 2: 10}), stopped=True)
     assert place.sources == {**EXPECTED, "new": coded("sandal")}
     read: list[int] = []
     again = asyncio.Event()
     again.set()
-    assert (await place.run(pace=Pace(follow_s=0.0), stop=again, told=read.append)).resumed
+    assert (await place.run(follow_s=0.0, stop=again, listener=Listener(settled=read.append))).resumed
     assert read == []
 
 
 async def test_a_run_that_is_told_to_stop_ends_after_its_page(place: Place) -> None:
     """What was settled stays settled, and the next run does the rest."""
     stop = asyncio.Event()
-    report = await place.run(stop=stop, told=lambda _: stop.set())
+    report = await place.run(stop=stop, listener=Listener(settled=lambda _: stop.set()))
     assert (report.stopped, report.tally.read) == (True, 2)
     assert await place.run() == Report(Tally(read=9, coded=9, by_codes={2: 9}), resumed=True)
 
@@ -549,10 +550,10 @@ async def test_the_rate_bounds_products_that_are_coded(place: Place) -> None:
         slept.append(seconds)
         now[0] += seconds
 
-    await place.run(pace=Pace(rate=2.0, clock=lambda: now[0], sleep=sleep))
+    await place.run(pacer=Pacer(2.0, clock=lambda: now[0], sleep=sleep))
     assert (now[0] >= 3.5, max(slept) <= 1.0) == (True, True)
     slept.clear()
-    await place.run(pace=Pace(rate=2.0, clock=lambda: now[0], sleep=sleep))
+    await place.run(pacer=Pacer(2.0, clock=lambda: now[0], sleep=sleep))
     assert slept == []
 
 
@@ -600,10 +601,10 @@ async def test_a_kill_between_letters_and_checkpoint_doubles_no_letter(place: Pl
     """Letters written after the last checkpoint are taken back by the run that writes them again."""
     place.index.refused = dict.fromkeys(TITLES, 400)
     stop = asyncio.Event()
-    await place.run(stop=stop, told=lambda _: stop.set())
+    await place.run(stop=stop, listener=Listener(settled=lambda _: stop.set()))
     kept = place.checkpoint.path.read_bytes()
     second = asyncio.Event()
-    await place.run(stop=second, told=lambda _: second.set())
+    await place.run(stop=second, listener=Listener(settled=lambda _: second.set()))
     place.checkpoint.path.write_bytes(kept)
     report = await place.run()
     assert (report.tally.failed, sorted(letter["id"] for letter in place.letters)) == (9, sorted(TITLES))
