@@ -16,8 +16,9 @@ from gram_plugin.cli import build_app
 from gram_plugin.contract.codes import Code, ScoredCode
 from gram_plugin.errors import CalibrationError, MappingError, SearchError
 from gram_plugin.node.node import RunningNode
-from gram_plugin.search.calibrate import calibrate_index, generation_of
+from gram_plugin.search.calibrate import MAX_QUERIES, calibrate_index, generation_of
 from gram_plugin.search.document import gram_object, pending_object
+from gram_plugin.search.lexical import multi_match, queries_of_catalogue
 from gram_plugin.search.mappings import IndexCalibration, apply_to_index, read_calibration, write_calibration
 from gram_plugin.search.query import ClauseSettings, Mode, enrich
 
@@ -133,6 +134,41 @@ def test_own_query_is_calibrated(node: RunningNode, client: OpenSearch, index: s
     assert code == 0, said
     expected = calibrate_index(client, index, QUERIES, matching(1.0))
     assert read_calibration(client, index).score_scale == expected.score_scale
+
+
+def test_without_a_log_queries_are_made_from_the_products(node: RunningNode, client: OpenSearch, index: str) -> None:
+    """One to three words that stand together in a title, the same ones each time; the scale is that of such queries."""
+    made = queries_of_catalogue(client, index, [], 30)
+    assert made == queries_of_catalogue(client, index, ["title^3"], 30)
+    titles = [title(number) for number in range(40)]
+    assert {len(query.split()) for query in made} == {1, 2, 3}
+    assert [query for query in made if not any(f" {query} " in f" {one} " for one in titles)] == []
+    code, said = run("calibrate", index, "--fields", "title", "--url", node.url)
+    assert (code, "made from the products, such as" in said) == (0, True), said
+    every = queries_of_catalogue(client, index, ["title"], MAX_QUERIES)
+    lexical = multi_match(["title"], "best_fields", "or")
+    expected = calibrate_index(client, index, every, lexical)
+    found = read_calibration(client, index)
+    assert (found.score_scale, found.queries) == (expected.score_scale, expected.queries)
+
+
+def test_queries_cannot_be_made_of_nothing(client: OpenSearch, index_name: str) -> None:
+    """An index without text, or without products, says what to give instead."""
+    client.indices.create(index=index_name, body={"mappings": {"properties": {"price": {"type": "integer"}}}})
+    with pytest.raises(CalibrationError, match=r"has no text field .* — name a field with --fields"):
+        queries_of_catalogue(client, index_name, [], 10)
+    with pytest.raises(CalibrationError, match=r"no product of .* has words in 'title' — index the products first"):
+        queries_of_catalogue(client, index_name, ["title"], 10)
+
+
+def test_a_log_with_columns_is_read(node: RunningNode, client: OpenSearch, index: str, tmp_path: Path) -> None:
+    """A CSV of a query log calibrates as the same queries in a text file do."""
+    log = tmp_path / "log.csv"
+    log.write_text("at,user_query\n" + "".join(f"1,{query}\n" for query in QUERIES), encoding="utf-8")
+    code, said = run("calibrate", index, "--queries", str(log), "--fields", "title", "--url", node.url)
+    assert code == 0, said
+    lexical = multi_match(["title"], "best_fields", "or")
+    assert read_calibration(client, index).score_scale == calibrate_index(client, index, QUERIES, lexical).score_scale
 
 
 def test_calibrating_without_fields_says_what_to_run(node: RunningNode, index_name: str, tmp_path: Path) -> None:

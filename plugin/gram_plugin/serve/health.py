@@ -9,6 +9,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from gram_plugin.serve.status import NEXT_STEPS, Status
+
 # Around the default budget of 50 ms the steps are fine, so that a p99 can be read off.
 DECODE_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.25, 1.0)
 
@@ -45,6 +47,12 @@ class ShimMetrics:
         self.searches = Counter(
             "gram_searches", "Searches by what became of them", ["outcome", "reason"], registry=registry
         )
+        self.commands = Counter(
+            "gram_commands_needed",
+            "Searches that stay lexical until somebody runs a command",
+            ["command"],
+            registry=registry,
+        )
         self.queries = Counter(
             "gram_query_codes", "Query decodings: cached, joined or decoded", ["how"], registry=registry
         )
@@ -56,3 +64,9 @@ class ShimMetrics:
         )
         self.upstream = Histogram("gram_upstream_seconds", "Time until OpenSearch began to answer", registry=registry)
         self.breaker = Gauge("gram_breaker_open", "1 while the model is not asked", registry=registry)
+
+    def count(self, status: Status) -> None:
+        """Counts one search by what became of it, and the command that it waits for, if any."""
+        self.searches.labels(str(status.outcome), str(status.reason or "")).inc()
+        if status.reason in NEXT_STEPS:
+            self.commands.labels(NEXT_STEPS[status.reason]).inc()

@@ -20,7 +20,7 @@ from gram_plugin.errors import SearchError
 from gram_plugin.serve.cache import AgedCache
 from gram_plugin.serve.deadline import Clock, Deadline
 from gram_plugin.serve.http import Headers, Upstream, UpstreamAnswer
-from gram_plugin.serve.status import NotEnriched, Reason, Status, degraded, off
+from gram_plugin.serve.status import NEXT_STEPS, NotEnriched, Reason, Status, degraded, off
 
 LOG = logging.getLogger(__name__)
 
@@ -29,6 +29,8 @@ MAX_MAPPING_BYTES = 16_000_000
 MAX_NEGATIVE_AGE_S = 5.0
 """A finding that an operator is about to change (`gram calibrate`) is not kept longer than this."""
 MAX_INDICES = 4096
+TOLD_AGE_S = 3600.0
+"""How long the log is silent about a command that it has named; an index is looked up every few seconds."""
 
 _CREDENTIALS = frozenset({b"authorization", b"cookie", b"x-amz-security-token"})
 _NOT_FOR_LOOKUPS = frozenset({b"accept", b"accept-encoding", b"range", b"if-none-match", b"if-modified-since"})
@@ -73,6 +75,7 @@ class Indices:
         self._clock = clock
         self._cache: AgedCache[tuple[IndexNames, str], Finding] = AgedCache(MAX_INDICES, clock)
         self._flights: dict[tuple[IndexNames, str], asyncio.Task[Finding]] = {}
+        self._told: AgedCache[tuple[IndexNames, Status], bool] = AgedCache(MAX_INDICES, clock)
 
     async def terms(self, names: IndexNames, headers: Headers, deadline: Deadline) -> IndexTerms:
         """Terms on which codes join a search of these indices.
@@ -126,7 +129,16 @@ class Indices:
         else:
             # Field- and document-level security hide parts of a mapping: what one caller misses others may see.
             self._cache.put(key, finding, min(self._age_s, MAX_NEGATIVE_AGE_S))
+            self._tell(key[0], finding)
         return finding
+
+    def _tell(self, names: IndexNames, status: Status) -> None:
+        """Names in the log the command that would end this, now and then."""
+        if status.reason not in NEXT_STEPS or self._told.get((names, status)):
+            return
+        self._told.put((names, status), True, TOLD_AGE_S)
+        index, command = names.expression or "INDEX", NEXT_STEPS[status.reason]
+        LOG.warning("searches of %s stay lexical, %s: run `%s %s`", index, status.reason, command, index)
 
     async def _ask(self, names: IndexNames, headers: Headers) -> Finding:
         path = f"/{names.expression}/_mapping" if names.expression else "/_mapping"

@@ -121,7 +121,7 @@ class Rewriter:
         except ClientDisconnect:
             return Response(status_code=499)  # nobody reads it
         content, status = _content(found)
-        self._metrics.searches.labels(str(status.outcome), str(status.reason or "")).inc()
+        self._metrics.count(status)
         line = {"event": "rewrite", "status": str(status.outcome), "reason": str(status.reason or "")}
         LOG.info("rewrite %s", status.outcome, extra={"fields": line})
         headers = {HEADER.decode(): status.header().decode()}

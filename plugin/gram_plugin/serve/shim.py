@@ -164,8 +164,7 @@ class Shim:
     def _record(self, target: Target, decisions: Sequence[Decision], status: Status, items: Sequence[Item]) -> None:
         """Counts every search and writes one log line for the request."""
         for decision in decisions:
-            found = decision.status
-            self._parts.metrics.searches.labels(str(found.outcome), str(found.reason or "")).inc()
+            self._parts.metrics.count(decision.status)
         if LOG.isEnabledFor(logging.INFO):
             fields = _line(target, decisions, status, items, self._settings.log_queries)
             LOG.info("search %s", status.outcome, extra={"fields": fields})

@@ -8,7 +8,6 @@ import pytest
 from typer.testing import CliRunner
 
 from gram_plugin.cli import build_app
-from gram_plugin.search.verbs import multi_match
 
 
 def run(*arguments: str) -> tuple[int, str]:
@@ -47,11 +46,3 @@ def test_own_query_needs_a_place_for_the_text(tmp_path: Path, query: str) -> Non
     own.write_text(query, encoding="utf-8")
     code, _ = run("calibrate", "products", "--queries", str(queries), "--query", str(own))
     assert code == 2
-
-
-def test_fields_make_a_multi_match() -> None:
-    """The options of the verb are those of OpenSearch's own query; without fields the index's default holds."""
-    assert multi_match(["title^3"], "cross_fields", "and")("red") == {
-        "multi_match": {"query": "red", "type": "cross_fields", "operator": "and", "fields": ["title^3"]}
-    }
-    assert "fields" not in multi_match([], "best_fields", "or")("red")["multi_match"]

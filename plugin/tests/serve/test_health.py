@@ -7,7 +7,8 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gram_plugin.serve.health import Health
+from gram_plugin.serve.health import Health, ShimMetrics
+from gram_plugin.serve.status import APPLIED, Reason, off
 
 
 async def answer(health: Health, path: str) -> Response:
@@ -35,3 +36,23 @@ async def test_metrics_are_of_this_program_alone() -> None:
     Counter("gram_x", "x", registry=first.registry).inc()
     pages = [(await answer(health, "/-/metrics")).body for health in (first, second)]
     assert [b"gram_x_total 1.0" in bytes(page) for page in pages] == [True, False]
+
+
+async def test_searches_that_wait_for_a_command_are_counted_by_it() -> None:
+    """An operator's alert can name what to run; other reasons need no command."""
+    health = Health()
+    metrics = ShimMetrics(health.registry)
+    for status in (
+        off(Reason.UNCALIBRATED),
+        off(Reason.NO_MAPPING),
+        off(Reason.UNCALIBRATED),
+        off(Reason.MODE),
+        APPLIED,
+    ):
+        metrics.count(status)
+    lines = bytes((await answer(health, "/-/metrics")).body).decode().splitlines()
+    assert [line for line in lines if line.startswith("gram_commands_needed_total")] == [
+        'gram_commands_needed_total{command="gram calibrate"} 2.0',
+        'gram_commands_needed_total{command="gram mapping apply"} 1.0',
+    ]
+    assert 'gram_searches_total{outcome="off",reason="uncalibrated"} 2.0' in lines

@@ -169,3 +169,17 @@ def test_a_broken_calibration_counts_as_none(index_mapping: Any, strength: Any) 
     """λ must be a finite number above zero."""
     document = {"a": index_mapping(strength=strength)}
     assert finding_of(answer(200, document), "g1") == off(Reason.UNCALIBRATED)
+
+
+async def test_the_log_names_the_command_once_an_hour(
+    indices: Indices, opensearch: Any, index_mapping: Any, now: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    """An index that waits for a command is in the log when that is found, and not at every look-up; a new need is."""
+    uncalibrated = {"shop": index_mapping(calibrated=False)}
+    for moment, mappings in ((0, uncalibrated), (10, uncalibrated), (20, {"shop": {}}), (3700, uncalibrated)):
+        now[0], opensearch.mappings = moment, mappings
+        await status_of(indices, [])
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    calibrate = "searches of shop stay lexical, uncalibrated: run `gram calibrate shop`"
+    apply = "searches of shop stay lexical, no-mapping: run `gram mapping apply shop`"
+    assert said == [calibrate, apply, calibrate]
