@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 from opensearchpy import OpenSearch
 from opensearchpy.helpers import bulk
+from typer.testing import CliRunner
 
+from gram_plugin.cli import build_app
 from gram_plugin.contract.codes import Code, ScoredCode
 from gram_plugin.node.node import RunningNode
 from gram_plugin.search.document import gram_object
 from gram_plugin.search.mappings import IndexCalibration, apply_to_index, write_calibration
 from gram_plugin.search.query import Mode
+from gram_plugin.serve.explain_program import Wish, explain_with
+from gram_plugin.serve.settings import ShimSettings
 from sofas import FULL, FakeGenerator, answer, ask, product
 
 Shim = Callable[..., str]
+
+BUNDLE = Path(__file__).parents[1] / "plugin/tests/decode/tiny_bundle"
 
 NINE_BITS = 2.0**-8
 """Largest relative error of a weight that keeps 9 significant bits."""
@@ -148,3 +156,54 @@ def test_the_answer_is_valid_for_any_text(client: OpenSearch, shop: str, modes: 
     client.indices.delete(index=index)
     assert headers["content-type"].startswith("application/json")
     assert sorted(hit["_source"]["title"] for hit in json.loads(text)["hits"]["hits"]) == sorted(titles)
+
+
+def lexical(text: str) -> dict[str, Any]:
+    """The query of a shop that searches titles."""
+    return {"match": {"title": text}}
+
+
+@pytest.mark.parametrize("mode", [Mode.RERANK, Mode.RECALL])
+def test_the_command_tells_what_the_shim_does(
+    node: RunningNode, client: OpenSearch, shop: str, modes: dict[str, str], mode: Mode
+) -> None:
+    """`gram explain` has the order of OpenSearch before, and the order, scores and points of the shim after."""
+    settings = ShimSettings(upstream_url=node.url, mode=mode)
+    wish = Wish(index=shop, text="blue lamp", lexical=lexical, url=node.url, shown=100, label_field="title")
+    found = explain_with(client, FakeGenerator(), wish, settings).document()
+    body = {"query": lexical("blue lamp"), "size": 100}
+    direct = answer(node.url, f"/{shop}/_search", body)[1]["hits"]["hits"]
+    told = answer(modes[mode], f"/{shop}/_search", explained(body))[1]["ext"]["gram"]
+    assert [hit["_id"] for hit in found["lexical"]] == [hit["_id"] for hit in direct]
+    keys = ("_id", "score", "gained", "codes")
+    assert [[hit[key] for key in keys] for hit in found["hits"]] == [[hit[key] for key in keys] for hit in told["hits"]]
+    assert found["codes"] == told["codes"]
+    assert [hit["after"] for hit in found["hits"]] == list(range(1, len(found["hits"]) + 1))
+    moved = {hit["_id"]: (hit["before"], hit["after"]) for hit in found["hits"]}
+    assert any(before and after < before for before, after in moved.values())
+    assert any(before is None for before, _ in moved.values()) == (mode is Mode.RECALL)
+
+
+def test_the_command_prints_tables_and_json(
+    node: RunningNode, client: OpenSearch, index_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a real bundle, on an index that is calibrated; without that it names the command to run."""
+    for name in list(os.environ):
+        if name.startswith("GRAM_"):
+            monkeypatch.delenv(name)
+    client.indices.create(index=index_name)
+    apply_to_index(client, index_name)
+    client.index(index=index_name, id="1", body={"title": "red couch"}, refresh=True)
+    arguments = ["explain", index_name, "red couch", "--bundle", str(BUNDLE), "--fields", "title", "--url", node.url]
+    refused = CliRunner().invoke(build_app(plugins=[]), arguments)
+    assert (refused.exit_code, f"gram calibrate {index_name}" in refused.output) == (1, True)
+    write_calibration(client, index_name, IndexCalibration("g1", 0.5, 2.0, 10, "2026-01-01T00:00:00Z"))
+    tables = CliRunner().invoke(build_app(plugins=[]), arguments)
+    document = CliRunner().invoke(build_app(plugins=[]), [*arguments, "--json"])
+    assert (tables.exit_code, document.exit_code) == (0, 0), tables.output
+    assert "Codes of the query" in tables.output
+    found = json.loads(document.stdout)
+    assert [(hit["_id"], hit["label"], hit["before"], hit["after"]) for hit in found["hits"]] == [
+        ("1", "red couch", 1, 1)
+    ]
+    assert found["codes"]

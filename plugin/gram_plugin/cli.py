@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 from gram_plugin.errors import ExtraMissingError, GramError
 from gram_plugin.node import verbs as node_verbs
 from gram_plugin.search import verbs as search_verbs
-from gram_plugin.serve import backfill_verbs, ingest_verbs
+from gram_plugin.serve import backfill_verbs, explain_verbs, ingest_verbs
 from gram_plugin.serve import verbs as serve_verbs
 
 DISTRIBUTION = "gram-opensearch"
@@ -94,7 +94,7 @@ def report(error: GramError, console: Console) -> None:
 
 
 def _register_rooms(app: typer.Typer) -> None:
-    for room in (search_verbs, ingest_verbs, backfill_verbs, serve_verbs, node_verbs):
+    for room in (search_verbs, ingest_verbs, backfill_verbs, serve_verbs, explain_verbs, node_verbs):
         room.register(app)
 
 

@@ -11,14 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from gram_plugin.contract.codes import Attribute, ScoredCode
+from gram_plugin.search.exact import NAME as EXACT
 from gram_plugin.search.query import NAME_PREFIX, ClauseSettings, boost_of, strongest
 from gram_plugin.search.words import Body
 
 LEXICAL = "gram"
 """Name of the lexical query in a search that is explained; no code has it."""
-
-EXACT = f"{NAME_PREFIX}exact"
-"""Name of the part that keeps bearers of the exact words on top; no code has it, for codes hold a `=`."""
 
 POINTS_PARAMETER = "include_named_queries_score"
 """Parameter of `_search` (2.12 and newer, checked on 2.19.4 and 3.8.0) that turns names of queries into points."""
