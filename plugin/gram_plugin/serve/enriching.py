@@ -13,7 +13,8 @@ from gram_plugin.search.query import ClauseSettings, Mode, enrich
 from gram_plugin.serve.deadline import Clock, Deadline
 from gram_plugin.serve.http import Headers
 from gram_plugin.serve.indices import IndexNames, Indices
-from gram_plugin.serve.querycodes import Codes, QueryCodes
+from gram_plugin.serve.model import Serving
+from gram_plugin.serve.querycodes import Codes
 from gram_plugin.serve.searches import Item, Search, write_json
 from gram_plugin.serve.settings import ShimSettings
 from gram_plugin.serve.status import APPLIED, NotEnriched, Reason, Status, degraded, off
@@ -53,23 +54,14 @@ class Decision:
 
 
 class Enricher:
-    """Brings together terms of the indices, codes of the text and the body, within the search's budget.
-
-    `generation` is empty where there is no model.
-    """
+    """Brings together terms of the indices, codes of the text and the body, within the search's budget."""
 
     def __init__(
-        self,
-        settings: ShimSettings,
-        generation: str,
-        indices: Indices,
-        query_codes: QueryCodes,
-        clock: Clock = time.monotonic,
+        self, settings: ShimSettings, serving: Serving, indices: Indices, clock: Clock = time.monotonic
     ) -> None:
         self._settings = settings
-        self._generation = generation
+        self._serving = serving
         self._indices = indices
-        self._query_codes = query_codes
         self._clock = clock
 
     async def decide(self, items: Sequence[Item], headers: Headers, since_s: float) -> list[Decision]:
@@ -109,10 +101,11 @@ class Enricher:
         Raises:
             NotEnriched: there is nothing to add, or it is not there at the deadline.
         """
-        if not self._generation:
-            raise NotEnriched(degraded(Reason.NO_MODEL))
-        terms = await self._indices.terms(names, headers, deadline)
-        codes = await self._query_codes.codes(text, deadline)
+        with self._serving.lent() as model:
+            if not model.generation:
+                raise NotEnriched(degraded(Reason.NO_MODEL))
+            terms = await self._indices.terms(names, model.generation, headers, deadline)
+            codes = await model.query_codes.codes(text, deadline)
         if not codes:
             raise NotEnriched(off(Reason.NO_CODES))
         settings = ClauseSettings(
@@ -122,7 +115,7 @@ class Enricher:
             weighted=terms.weighted,
             keep_exact=self._settings.keep_exact,
         )
-        return Addition(codes, self._generation, settings)
+        return Addition(codes, terms.generation, settings)
 
     async def _enrich(self, wanted: Search, headers: Headers, deadline: Deadline, *, explain: bool) -> Decision:
         added = await self.addition(wanted.names, wanted.text, headers, deadline)

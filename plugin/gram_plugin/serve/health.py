@@ -64,6 +64,10 @@ class ShimMetrics:
         )
         self.upstream = Histogram("gram_upstream_seconds", "Time until OpenSearch began to answer", registry=registry)
         self.breaker = Gauge("gram_breaker_open", "1 while the model is not asked", registry=registry)
+        self.switched_off = Gauge("gram_switched_off", "1 while somebody made this a plain proxy", registry=registry)
+        self.bundles = Counter(
+            "gram_bundles", "New bundles while running: taken or refused", ["outcome"], registry=registry
+        )
 
     def count(self, status: Status) -> None:
         """Counts one search by what became of it, and the command that it waits for, if any."""

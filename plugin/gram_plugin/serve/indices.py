@@ -13,7 +13,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gram_plugin.errors import SearchError
@@ -56,6 +56,19 @@ class IndexNames:
 Finding = IndexTerms | Status
 
 
+@dataclass(frozen=True)
+class _Question:
+    """What is looked up: indices, the generation that they are to fit, and on whose behalf; `caller` empty for all."""
+
+    names: IndexNames
+    generation: str
+    caller: str
+
+    def of_all(self) -> _Question:
+        """The same for every caller."""
+        return replace(self, caller="")
+
+
 class Indices:
     """Terms of indices, looked up when first needed and again when they are old, never twice at one time.
 
@@ -63,29 +76,28 @@ class Indices:
 
     Args:
         upstream: where the mappings are.
-        generation: generation of the model that serves.
         age_s: age at which terms are read again; until twice that age the old ones serve meanwhile.
         clock: seconds that never run backwards.
     """
 
-    def __init__(self, upstream: Upstream, generation: str, age_s: float, clock: Clock = time.monotonic) -> None:
+    def __init__(self, upstream: Upstream, age_s: float, clock: Clock = time.monotonic) -> None:
         self._upstream = upstream
-        self._generation = generation
         self._age_s = age_s
         self._clock = clock
-        self._cache: AgedCache[tuple[IndexNames, str], Finding] = AgedCache(MAX_INDICES, clock)
-        self._flights: dict[tuple[IndexNames, str], asyncio.Task[Finding]] = {}
+        self._cache: AgedCache[_Question, Finding] = AgedCache(MAX_INDICES, clock)
+        self._flights: dict[_Question, asyncio.Task[Finding]] = {}
         self._told: AgedCache[tuple[IndexNames, Status], bool] = AgedCache(MAX_INDICES, clock)
 
-    async def terms(self, names: IndexNames, headers: Headers, deadline: Deadline) -> IndexTerms:
-        """Terms on which codes join a search of these indices.
+    async def terms(self, names: IndexNames, generation: str, headers: Headers, deadline: Deadline) -> IndexTerms:
+        """Terms on which codes of a model generation join a search of these indices.
 
         Raises:
             NotEnriched: there are none, or they are not known at the deadline.
         """
-        finding = self._known(names, headers)
+        question = _Question(names, generation, _caller(headers))
+        finding = self._known(question, headers)
         if finding is None:
-            finding = await self._wait(self._look_up(names, headers), deadline)
+            finding = await self._wait(self._look_up(question, headers), deadline)
         if isinstance(finding, Status):
             raise NotEnriched(finding)
         return finding
@@ -97,20 +109,19 @@ class Indices:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _known(self, names: IndexNames, headers: Headers) -> Finding | None:
-        shared, own = self._cache.get((names, "")), self._cache.get((names, _caller(headers)))
+    def _known(self, question: _Question, headers: Headers) -> Finding | None:
+        shared, own = self._cache.get(question.of_all()), self._cache.get(question)
         if shared is None:
             return own.value if own else None
         if own is None and shared.until_s - self._clock() < self._age_s:
-            self._look_up(names, headers)  # still good, and refreshed for those who come after
+            self._look_up(question, headers)  # still good, and refreshed for those who come after
         return shared.value
 
-    def _look_up(self, names: IndexNames, headers: Headers) -> asyncio.Task[Finding]:
+    def _look_up(self, question: _Question, headers: Headers) -> asyncio.Task[Finding]:
         """The running look-up of this caller, or a new one: what one may not see must not answer others."""
-        key = (names, _caller(headers))
-        if key not in self._flights:
-            self._flights[key] = asyncio.create_task(self._read(key, headers))
-        return self._flights[key]
+        if question not in self._flights:
+            self._flights[question] = asyncio.create_task(self._read(question, headers))
+        return self._flights[question]
 
     async def _wait(self, task: asyncio.Task[Finding], deadline: Deadline) -> Finding:
         try:
@@ -119,17 +130,17 @@ class Indices:
         except TimeoutError:
             return degraded(Reason.LOOKUP_LATE)
 
-    async def _read(self, key: tuple[IndexNames, str], headers: Headers) -> Finding:
+    async def _read(self, question: _Question, headers: Headers) -> Finding:
         try:
-            finding = await self._ask(key[0], headers)
+            finding = await self._ask(question, headers)
         finally:
-            del self._flights[key]
+            del self._flights[question]
         if isinstance(finding, IndexTerms):
-            self._cache.put((key[0], ""), finding, 2 * self._age_s)
+            self._cache.put(question.of_all(), finding, 2 * self._age_s)
         else:
             # Field- and document-level security hide parts of a mapping: what one caller misses others may see.
-            self._cache.put(key, finding, min(self._age_s, MAX_NEGATIVE_AGE_S))
-            self._tell(key[0], finding)
+            self._cache.put(question, finding, min(self._age_s, MAX_NEGATIVE_AGE_S))
+            self._tell(question.names, finding)
         return finding
 
     def _tell(self, names: IndexNames, status: Status) -> None:
@@ -140,13 +151,14 @@ class Indices:
         index, command = names.expression or "INDEX", NEXT_STEPS[status.reason]
         LOG.warning("searches of %s stay lexical, %s: run `%s %s`", index, status.reason, command, index)
 
-    async def _ask(self, names: IndexNames, headers: Headers) -> Finding:
+    async def _ask(self, question: _Question, headers: Headers) -> Finding:
+        names = question.names
         path = f"/{names.expression}/_mapping" if names.expression else "/_mapping"
-        sent = [(name, value) for name, value in headers if _is_for_lookup(name.lower())]
+        sent = [(name, value) for name, value in headers if is_for_lookup(name.lower())]
         try:
             async with asyncio.timeout(LOOKUP_TIMEOUT_S):
                 answer = await self._upstream.send("GET", path, names.options, sent, None, max_bytes=MAX_MAPPING_BYTES)
-            return finding_of(answer, self._generation)
+            return finding_of(answer, question.generation)
         except (SearchError, TimeoutError, ValueError, RecursionError) as error:
             LOG.warning("the mapping of %r could not be read: %r", names.expression, error)
             return degraded(Reason.LOOKUP_FAILED)
@@ -209,5 +221,6 @@ def _caller(headers: Headers) -> str:
     return hashlib.blake2b(repr(credentials).encode(), digest_size=16).hexdigest()
 
 
-def _is_for_lookup(name: bytes) -> bool:
+def is_for_lookup(name: bytes) -> bool:
+    """Whether a header of the caller, by lower-case name, goes with a question of ours on his behalf."""
     return name not in _NOT_FOR_LOOKUPS and not name.startswith((b"content-", b"if-"))

@@ -6,7 +6,7 @@ import json
 import logging
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -37,8 +37,15 @@ def log_json_lines(level: int = logging.INFO) -> None:
     logging.basicConfig(level=level, handlers=[handler], force=True)
 
 
-def run_program(app: ASGIApp, settings: ServerSettings, say: Callable[[str], None]) -> None:
+def run_program(
+    app: ASGIApp,
+    settings: ServerSettings,
+    say: Callable[[str], None],
+    on_signal: Mapping[signal.Signals, Callable[[], None]] | None = None,
+) -> None:
     """Serves until SIGINT or SIGTERM, then lets running requests end for at most `shutdown_s`; main thread only.
+
+    `on_signal` says what else signals do; they come between two steps of the event loop.
 
     Raises:
         ConfigError: the address cannot be listened on.
@@ -49,6 +56,8 @@ def run_program(app: ASGIApp, settings: ServerSettings, say: Callable[[str], Non
         # uvicorn ends gracefully and then raises the signal again, which would count as a crash.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: None)
+        for number, action in (on_signal or {}).items():
+            signal.signal(number, lambda *_, act=action: act())
         uvicorn.Server(server_config(app, settings)).run(sockets=[listener])
 
 

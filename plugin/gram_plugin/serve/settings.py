@@ -128,6 +128,7 @@ class ShimSettings(ServerSettings):
     require_model: Annotated[
         bool, Setting("refuse to start without a usable bundle instead of being a plain proxy")
     ] = False
+    bundle_check_s: Annotated[float, Setting("how often the bundle is looked at; 0 waits for SIGHUP", low=0)] = 5.0
     off_file: Annotated[Path | None, Setting("while this file exists every search passes untouched")] = None
     log_queries: Annotated[bool, Setting("write query texts into the log")] = False
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
@@ -21,11 +22,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from gram_plugin.contract.codes import Generator, Role
+from gram_plugin.contract.codes import Generator
 from gram_plugin.errors import GramError, SearchError
-from gram_plugin.serve.batching import Batcher
 from gram_plugin.serve.bodies import RequestBody, beside_others, read_body, readable
-from gram_plugin.serve.breaker import Breaker
 from gram_plugin.serve.deadline import Clock
 from gram_plugin.serve.enriching import Decision, Enricher
 from gram_plugin.serve.exchange import Asked, Exchange, Route
@@ -34,7 +33,8 @@ from gram_plugin.serve.hangup import CancelOnHangup
 from gram_plugin.serve.health import Health, ShimMetrics
 from gram_plugin.serve.http import RelayedResponse, Upstream, raw_target, upstream_error
 from gram_plugin.serve.indices import Indices
-from gram_plugin.serve.querycodes import QueryCodes
+from gram_plugin.serve.model import Model, Serving
+from gram_plugin.serve.renewal import Renewal, Source
 from gram_plugin.serve.rewriting import Rewriter
 from gram_plugin.serve.searches import (
     MODE_HEADER,
@@ -49,11 +49,11 @@ from gram_plugin.serve.searches import (
 )
 from gram_plugin.serve.settings import ShimSettings
 from gram_plugin.serve.status import HEADER, NotEnriched, Outcome, Reason, Status, degraded, off, summary
+from gram_plugin.serve.switch import Switch
 
 LOG = logging.getLogger(__name__)
 
 CODES_HEADER = b"x-gram-codes"
-WARM_UP_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -62,34 +62,48 @@ class Parts:
 
     settings: ShimSettings
     upstream: Upstream
-    batcher: Batcher | None
-    query_codes: QueryCodes
+    serving: Serving
     indices: Indices
     enricher: Enricher
+    switch: Switch
     metrics: ShimMetrics
     health: Health
     clock: Clock
 
 
-def create_shim(settings: ShimSettings, generator: Generator | None, *, clock: Clock = time.monotonic) -> Starlette:
+def create_shim(
+    settings: ShimSettings,
+    generator: Generator | None,
+    *,
+    reopen: Callable[[], Generator] | None = None,
+    clock: Clock = time.monotonic,
+) -> Starlette:
     """The shim as an ASGI app; without a generator it is a proxy that says `degraded; reason=no-model`.
 
     Args:
         settings: where OpenSearch is, and the bounds.
         generator: the model, called from one thread at a time.
+        reopen: opens the bundle of the settings again when it has changed; without it the model stays.
         clock: seconds that never run backwards.
     """
     parts = _parts(settings, generator, clock)
-    shim = Shim(parts)
-    rewriter = Rewriter(settings, parts.enricher, shim.is_switched_off, parts.metrics, clock)
+    shim, renewal = Shim(parts), _renewal(parts, reopen)
+    rewriter = Rewriter(settings, parts.enricher, lambda: parts.switch.is_off, parts.metrics, clock)
     app = Starlette(
         routes=[*parts.health.routes(), rewriter.route()],
         middleware=[Middleware(CancelOnHangup)],
-        lifespan=lambda _: _running(parts),
+        lifespan=lambda _: _running(parts, renewal),
     )
+    app.state.on_signal = _on_signal(parts.switch, renewal)
     app.router.redirect_slashes = False
     app.router.default = shim
     return app
+
+
+def _on_signal(switch: Switch, renewal: Renewal | None) -> Mapping[signal.Signals, Callable[[], None]]:
+    """What signals to the process do; a bundle that is not watched is told of in the log."""
+    reload = renewal.ask if renewal else lambda: LOG.warning("SIGHUP: no bundle is set, nothing to open again")
+    return {signal.SIGHUP: reload, signal.SIGUSR1: switch.off, signal.SIGUSR2: switch.on}
 
 
 class Shim:
@@ -140,7 +154,7 @@ class Shim:
         )
 
     async def _search(self, asked: Asked, target: Target, items: list[Item]) -> Response:
-        if self.is_switched_off():
+        if self._parts.switch.is_off:
             items = [replace(item, wanted=off(Reason.SWITCH)) for item in items]
         route = Route(self._parts.upstream, self._parts.metrics.upstream)
         exchange = Exchange(route, self._parts.enricher, asked, self._parts.clock)
@@ -156,10 +170,6 @@ class Shim:
         if target.kind is Kind.SEARCH and items[0].explain:
             return await explained(done, items[0], target, headers)
         return RelayedResponse(done.stream, headers)
-
-    def is_switched_off(self) -> bool:
-        """Whether somebody made this a plain proxy."""
-        return self._settings.off_file is not None and self._settings.off_file.exists()
 
     def _record(self, target: Target, decisions: Sequence[Decision], status: Status, items: Sequence[Item]) -> None:
         """Counts every search and writes one log line for the request."""
@@ -211,65 +221,43 @@ def _parts(settings: ShimSettings, generator: Generator | None, clock: Clock) ->
         ca_file=settings.ca_file,
         verify_tls=settings.verify_tls,
     )
-    breaker = Breaker(settings.breaker_failures, settings.breaker_pause_s, clock)
-    batcher = _batcher(settings, generator)
-    health = Health(lambda: _state(batcher, breaker))
+    switch = Switch(settings.off_file)
+    health = Health(lambda: {**serving.model.state(), "switched_off": switch.is_off})
     metrics = ShimMetrics(health.registry)
-    query_codes = QueryCodes(
-        batcher,
-        breaker=breaker,
-        metrics=metrics,
-        cache_entries=settings.cache_entries,
-        cache_age_s=settings.cache_age_s,
-        fair_s=settings.budget_ms / 2000,  # half: looking up the index takes its part of the budget
-        clock=clock,
-    )
-    generation = generator.generation if generator else ""
-    indices = Indices(upstream, generation, settings.calibration_age_s, clock)
-    enricher = Enricher(settings, generation, indices, query_codes, clock)
-    return Parts(settings, upstream, batcher, query_codes, indices, enricher, metrics, health, clock)
+    metrics.switched_off.set_function(lambda: float(switch.is_off))
+    serving = Serving(Model.of(generator, settings, metrics, clock))
+    indices = Indices(upstream, settings.calibration_age_s, clock)
+    enricher = Enricher(settings, serving, indices, clock)
+    return Parts(settings, upstream, serving, indices, enricher, switch, metrics, health, clock)
 
 
-def _batcher(settings: ShimSettings, generator: Generator | None) -> Batcher | None:
-    if generator is None:
+def _renewal(parts: Parts, reopen: Callable[[], Generator] | None) -> Renewal | None:
+    settings = parts.settings
+    if settings.bundle is None or reopen is None:
         return None
-    return Batcher(
-        generator,
-        max_batch=settings.max_batch,
-        max_wait_ms=settings.max_wait_ms,
-        max_queue=settings.max_queue,
-        newest_first=True,
-    )
+
+    def make(generator: Generator) -> Model:
+        return Model.of(generator, settings, parts.metrics, parts.clock)
+
+    source = Source(settings.bundle, reopen, make)
+    return Renewal(source, parts.serving, parts.metrics, check_s=settings.bundle_check_s)
 
 
-def _state(batcher: Batcher | None, breaker: Breaker) -> dict[str, object]:
-    """What `/-/ready` shows besides."""
-    return {
-        "model": batcher.generation if batcher else None,
-        "breaker_open": breaker.is_open,
-        "waiting": batcher.waiting if batcher else 0,
-    }
-
-
-def _running(parts: Parts) -> AbstractAsyncContextManager[None]:
-    @asynccontextmanager
-    async def running() -> AsyncIterator[None]:
-        await parts.upstream.start()
-        if parts.batcher is not None:
-            await parts.batcher.start()
-        warming = asyncio.create_task(_warm_up(parts))
-        try:
-            yield
-        finally:
-            parts.health.ready = False
-            warming.cancel()
-            await parts.indices.close()
-            await parts.query_codes.close()
-            if parts.batcher is not None:
-                await parts.batcher.stop()
-            await parts.upstream.close()
-
-    return running()
+@asynccontextmanager
+async def _running(parts: Parts, renewal: Renewal | None) -> AsyncIterator[None]:
+    await parts.upstream.start()
+    await parts.serving.model.start()
+    tasks = [asyncio.create_task(_warm_up(parts)), *([asyncio.create_task(renewal.run())] if renewal else [])]
+    try:
+        yield
+    finally:
+        parts.health.ready = False
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await parts.indices.close()
+        await parts.serving.model.stop()
+        await parts.upstream.close()
 
 
 async def _warm_up(parts: Parts) -> None:
@@ -278,9 +266,7 @@ async def _warm_up(parts: Parts) -> None:
     A model that fails here is as harmless as one that fails later, so the shim is ready all the same.
     """
     try:
-        if parts.batcher is not None:
-            async with asyncio.timeout(WARM_UP_S):
-                await parts.batcher.codes("warm up", Role.QUERY)
+        await parts.serving.model.warm_up()
     except (GramError, TimeoutError) as error:
         LOG.warning("the model failed at the start, searches stay lexical until it recovers: %s", error)
     parts.health.ready = True

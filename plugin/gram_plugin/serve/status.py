@@ -33,7 +33,7 @@ class Reason(StrEnum):
     INTERNAL = "internal"
     # off: codes were not wanted, or the search is none that takes them
     MODE = "mode"
-    SWITCH = "switch"
+    SWITCH = "switched-off"
     NO_BODY = "no-body"
     URL_QUERY = "url-query"
     TOO_LARGE = "body-too-large"

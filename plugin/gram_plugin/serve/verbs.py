@@ -1,4 +1,4 @@
-"""The verb `gram shim`."""
+"""The verbs `gram shim`, `gram off` and `gram on`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from gram_plugin.contract.codes import Generator
 from gram_plugin.errors import BundleError, ConfigError, DecodeError
 from gram_plugin.search.query import Mode
 from gram_plugin.serve.settings import ShimSettings, variable
+from gram_plugin.serve.switch import turn_off, turn_on
 
 LOG = logging.getLogger(__name__)
 
@@ -22,12 +23,18 @@ _Url = Annotated[str | None, typer.Option(help="URL of OpenSearch, without crede
 _Host = Annotated[str | None, typer.Option(help="Address to listen on.")]
 _Port = Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.")]
 _Mode = Annotated[Mode | None, typer.Option(help="Mode of a search that names none.")]
+_OffFile = Annotated[Path | None, typer.Option(help="While this file exists every search passes untouched.")]
+_Switch = Annotated[
+    Path | None, typer.Option("--file", envvar=variable("off_file"), help="The file that the shims were started with.")
+]
 _Budget = Annotated[float | None, typer.Option(help="Longest that the model may delay a search.")]
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the verb."""
+    """Adds the verbs."""
     app.command("shim")(_shim)
+    app.command("off")(_off)
+    app.command("on")(_on)
 
 
 def _shim(
@@ -37,20 +44,59 @@ def _shim(
     port: _Port = None,
     mode: _Mode = None,
     budget_ms: _Budget = None,
+    off_file: _OffFile = None,
 ) -> None:
     """Stand before OpenSearch and add codes to its searches; every setting is a GRAM_ variable as well."""
     # The servers' libraries are loaded only by the verbs that serve.
     from gram_plugin.serve.program import log_json_lines, run_program
     from gram_plugin.serve.shim import create_shim
 
-    flags = {"bundle": bundle, "upstream_url": url, "host": host, "port": port, "mode": mode, "budget_ms": budget_ms}
+    places = {"bundle": bundle, "upstream_url": url, "host": host, "port": port, "off_file": off_file}
+    flags = {**places, "mode": mode, "budget_ms": budget_ms}
     given = {variable(name): str(value) for name, value in flags.items() if value is not None}
     settings = ShimSettings.from_mapping({**os.environ, **given})
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     for line in settings.lines():
         console.print(line)
     log_json_lines()
-    run_program(create_shim(settings, open_model(settings)), settings, console.print)
+    shim = create_shim(settings, open_model(settings), reopen=lambda: reopened(settings))
+    run_program(shim, settings, console.print, shim.state.on_signal)
+
+
+def _off(file: _Switch = None) -> None:
+    """Make every shim that knows the file a plain proxy at once; it stays one over restarts, until `gram on`."""
+    done = turn_off(_named(file))
+    typer.echo(f"codes are off: searches pass untouched while {file} exists" if done else f"{file} exists already")
+
+
+def _on(file: _Switch = None) -> None:
+    """Let the shims add codes again, from the next search on."""
+    done = turn_on(_named(file))
+    typer.echo(f"codes are on: {file} is removed" if done else f"codes were not switched off: there is no {file}")
+
+
+def _named(file: Path | None) -> Path:
+    if file is None:
+        raise ConfigError(
+            "no switch file is named",
+            next_step=f"pass --file or set {variable('off_file')} to the file that the shim was started with; "
+            "a shim without one takes `kill -USR1 PID` for off and `kill -USR2 PID` for on",
+        )
+    return file
+
+
+def reopened(settings: ShimSettings) -> Generator:
+    """The model of the bundle as it is on disk now.
+
+    Raises:
+        BundleError: it cannot be used.
+        DecodeError: its graphs cannot be run.
+    """
+    from gram_plugin.decode.generator import OnnxGenerator
+
+    if settings.bundle is None:
+        raise ConfigError("no bundle is set", next_step="pass --bundle or set GRAM_BUNDLE")
+    return OnnxGenerator.open(settings.bundle, threads=settings.threads)
 
 
 def open_model(settings: ShimSettings) -> Generator | None:
@@ -60,15 +106,13 @@ def open_model(settings: ShimSettings) -> Generator | None:
         ConfigError: `require_model` is set and no bundle is.
         BundleError: `require_model` is set and the bundle cannot be used.
     """
-    from gram_plugin.decode.generator import OnnxGenerator
-
     if settings.bundle is None:
         if settings.require_model:
             raise ConfigError("no bundle is set", next_step="pass --bundle or set GRAM_BUNDLE")
         LOG.warning("no bundle is set: searches stay lexical; pass --bundle or set GRAM_BUNDLE")
         return None
     try:
-        return OnnxGenerator.open(settings.bundle, threads=settings.threads)
+        return reopened(settings)
     except (BundleError, DecodeError) as error:
         if settings.require_model:
             raise

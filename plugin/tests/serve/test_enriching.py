@@ -15,6 +15,7 @@ from gram_plugin.serve.enriching import Enricher
 from gram_plugin.serve.health import ShimMetrics
 from gram_plugin.serve.http import Upstream
 from gram_plugin.serve.indices import IndexNames, Indices
+from gram_plugin.serve.model import Model, Serving
 from gram_plugin.serve.querycodes import QueryCodes
 from gram_plugin.serve.searches import Item, Search
 from gram_plugin.serve.settings import ShimSettings
@@ -49,16 +50,17 @@ async def enricher(opensearch_url: str, fake_generator: Any, now: list[float]) -
         return now[0]
 
     async with Upstream(opensearch_url) as upstream:
-        indices = Indices(upstream, "g1", 60, clock)
+        indices = Indices(upstream, 60, clock)
+        breaker = Breaker(5, 5, clock)
         codes = QueryCodes(
             Source(fake_generator().codes),
-            breaker=Breaker(5, 5, clock),
+            breaker=breaker,
             metrics=ShimMetrics(CollectorRegistry()),
             cache_entries=10,
             cache_age_s=60,
             clock=clock,
         )
-        yield Enricher(settings, "g1", indices, codes, clock)
+        yield Enricher(settings, Serving(Model("g1", None, breaker, codes)), indices, clock)
         await codes.close()
         await indices.close()
 

@@ -166,4 +166,4 @@ async def test_the_switch_explains_itself(
     (tmp_path / "off").touch()
     shim = await serve(create_shim(replace(settings, off_file=tmp_path / "off"), fake_generator()))
     got = await client.search(shim + "/shop/_search", ASKED)
-    assert json.loads(got.body)["ext"]["gram"] == {"status": "off", "reason": "switch", "codes": [], "hits": []}
+    assert json.loads(got.body)["ext"]["gram"] == {"status": "off", "reason": "switched-off", "codes": [], "hits": []}

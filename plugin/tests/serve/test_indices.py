@@ -28,7 +28,7 @@ def now() -> list[float]:
 async def indices(opensearch_url: str, now: list[float]) -> AsyncIterator[Indices]:
     """Indices of the fake OpenSearch, read again after 60 s."""
     async with Upstream(opensearch_url) as upstream:
-        made = Indices(upstream, "g1", 60, lambda: now[0])
+        made = Indices(upstream, 60, lambda: now[0])
         yield made
         await made.close()
 
@@ -36,14 +36,14 @@ async def indices(opensearch_url: str, now: list[float]) -> AsyncIterator[Indice
 async def status_of(indices: Indices, headers: list[tuple[bytes, bytes]]) -> Status | IndexTerms:
     """Terms or why there are none."""
     try:
-        return await indices.terms(SHOP, headers, LATER)
+        return await indices.terms(SHOP, "g1", headers, LATER)
     except NotEnriched as end:
         return end.status
 
 
 async def test_terms_are_read_once_for_all_at_one_time(indices: Indices, opensearch: Any) -> None:
     """Ten searches at once make one look-up, and get λ = strength · score scale."""
-    found = await asyncio.gather(*(indices.terms(SHOP, [], LATER) for _ in range(10)))
+    found = await asyncio.gather(*(indices.terms(SHOP, "g1", [], LATER) for _ in range(10)))
     assert (found, len(opensearch.seen)) == ([IndexTerms("g1", 2.0, weighted=True)] * 10, 1)
     assert opensearch.seen[0].target == b"/shop/_mapping"
 
@@ -52,11 +52,11 @@ async def test_old_terms_serve_while_they_are_read_again(
     indices: Indices, opensearch: Any, opensearch_url: str, client: Any, index_mapping: Any, now: list[float]
 ) -> None:
     """After its age an entry still answers at once, and what is read meanwhile answers next."""
-    await indices.terms(SHOP, [], LATER)
+    await indices.terms(SHOP, "g1", [], LATER)
     opensearch.mappings = {"shop": index_mapping(strength=1.0)}
     now[0] = 61.0
-    stale = await indices.terms(SHOP, [], Deadline.after(0))
-    while (fresh := await indices.terms(SHOP, [], LATER)) == stale:
+    stale = await indices.terms(SHOP, "g1", [], Deadline.after(0))
+    while (fresh := await indices.terms(SHOP, "g1", [], LATER)) == stale:
         await client(opensearch_url + "/elsewhere")
     assert (stale.points, fresh.points) == (2.0, 4.0)
 
@@ -98,7 +98,7 @@ async def test_old_terms_outlive_the_look_up_of_a_caller_who_may_not_see_them(
 ) -> None:
     """A refresh that finds nothing replaces nothing, and is made once for its caller, not with each search."""
     blind, seeing = [(b"authorization", b"a")], [(b"authorization", b"b")]
-    terms = await indices.terms(SHOP, seeing, LATER)
+    terms = await indices.terms(SHOP, "g1", seeing, LATER)
     opensearch.mappings = {"shop": {"mappings": {}}}
     now[0] = 61.0
     found = []
@@ -123,7 +123,7 @@ async def test_a_finding_that_is_about_to_change_is_soon_asked_again(
 async def test_only_what_a_look_up_needs_goes_with_it(indices: Indices, opensearch: Any) -> None:
     """Credentials and tracing ids go; what describes the search's body or answer does not."""
     sent = [(b"authorization", b"a"), (b"x-opaque-id", b"7"), (b"content-type", b"x"), (b"content-length", b"9")]
-    await indices.terms(SHOP, [*sent, (b"accept-encoding", b"br"), (b"host", b"h")], LATER)
+    await indices.terms(SHOP, "g1", [*sent, (b"accept-encoding", b"br"), (b"host", b"h")], LATER)
     kept = [pair for pair in opensearch.seen[0].headers if pair[0] != b"host"]
     assert kept == [(b"authorization", b"a"), (b"x-opaque-id", b"7")]
 
@@ -131,7 +131,7 @@ async def test_only_what_a_look_up_needs_goes_with_it(indices: Indices, opensear
 async def test_an_unreachable_opensearch_is_told() -> None:
     """A look-up that fails is no error."""
     async with Upstream("http://127.0.0.1:9") as upstream:
-        assert await status_of(Indices(upstream, "g1", 60), []) == degraded(Reason.LOOKUP_FAILED)
+        assert await status_of(Indices(upstream, 60), []) == degraded(Reason.LOOKUP_FAILED)
 
 
 def answer(status: int, document: Any) -> UpstreamAnswer:

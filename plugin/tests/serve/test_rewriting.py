@@ -216,7 +216,7 @@ async def test_the_switch_silences_it(
     url = f"{await serve(create_shim(replace(settings, off_file=switch), model))}/v1/rewrite"
     switch.touch()
     found = await answer(client, url, {"query": "sofa", "index": "shop"})
-    assert found == (200, "off; reason=switch", {"clause": NEUTRAL, "status": "off", "reason": "switch"})
+    assert found == (200, "off; reason=switched-off", {"clause": NEUTRAL, "status": "off", "reason": "switched-off"})
 
 
 async def test_other_methods_are_not_relayed(client: Any, url: str, opensearch: Any) -> None:

@@ -498,7 +498,7 @@ async def test_the_switch_makes_it_a_plain_proxy_at_once(
     for action in (lambda: None, switch.touch, switch.unlink):
         action()
         statuses.append((await client.search(url + "/shop/_search", LEXICAL)).status_header)
-    assert statuses == ["applied", "off; reason=switch", "applied"]
+    assert statuses == ["applied", "off; reason=switched-off", "applied"]
 
 
 async def test_explain_names_the_codes(client: Any, url: str) -> None:
@@ -554,4 +554,5 @@ async def test_the_shims_own_endpoints(client: Any, url: str) -> None:
     while (ready := await client(url + "/-/ready")).status != 200:
         pass
     assert (live.status, live.body) == (200, b'{"live":true}')
-    assert json.loads(ready.body) == {"ready": True, "model": "g1", "breaker_open": False, "waiting": 0}
+    state = {"model": "g1", "breaker_open": False, "waiting": 0, "switched_off": False}
+    assert json.loads(ready.body) == {"ready": True, **state}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -15,6 +16,8 @@ import pytest
 from gram_plugin.errors import BundleError, ConfigError
 from gram_plugin.serve.settings import ShimSettings
 from gram_plugin.serve.verbs import open_model
+
+TINY = Path(__file__).parents[1] / "decode/tiny_bundle"
 
 
 async def start(*arguments: str, **variables: str) -> asyncio.subprocess.Process:
@@ -70,6 +73,41 @@ async def test_a_wrong_certificate_file_is_one_line_and_a_way_out(tmp_path: Path
     found, step = text.decode().strip().splitlines()[-2:]
     assert found == f"error: no certificates can be read from {tmp_path / 'none.pem'}: No such file or directory"
     assert (step.startswith("next:  set GRAM_CA_FILE"), process.returncode) == (True, 2)
+
+
+async def until(client: Any, url: str, wanted: str) -> None:
+    """Returns once `/-/ready` or the metrics hold a text."""
+    async with asyncio.timeout(60):
+        pages = [""]
+        while not any(wanted in page for page in pages):
+            pages = [(await client(url + path)).body.decode() for path in ("/-/ready", "/-/metrics")]
+
+
+async def test_signals_switch_and_renew(client: Any, opensearch: Any, opensearch_url: str, tmp_path: Path) -> None:
+    """SIGUSR1 is off, SIGUSR2 on, SIGHUP opens the bundle again: a damaged one is refused, a whole one is taken."""
+    bundle = tmp_path / "bundle"
+    shutil.copytree(TINY, bundle)
+    process = await start(
+        "--url", opensearch_url, "--port", "0", "--bundle", str(bundle), GRAM_BUNDLE_CHECK_S="0", GRAM_BUDGET_MS="30000"
+    )
+    url = (await until_listening(process))[-1].removeprefix("listening on ")
+    seen = []
+    for number, wanted in (
+        (None, '"model":"g1"'),
+        (signal.SIGUSR1, '"switched_off":true'),
+        (signal.SIGUSR2, '"switched_off":false'),
+        (signal.SIGHUP, 'gram_bundles_total{outcome="taken"} 1.0'),
+    ):
+        if number is not None:
+            process.send_signal(number)
+        await until(client, url, wanted)
+        seen.append((await client.search(url + "/shop/_search", {"query": {"match": {"t": "sofa"}}})).status_header)
+    (bundle / "codebook.tsv").write_bytes(b"no codebook")
+    process.send_signal(signal.SIGHUP)
+    await until(client, url, 'gram_bundles_total{outcome="refused"} 1.0')
+    process.send_signal(signal.SIGTERM)
+    await process.communicate()
+    assert (seen[0] == seen[2] == seen[3], seen[1], process.returncode) == (True, "off; reason=switched-off", 0)
 
 
 def test_a_required_model_is_required(tmp_path: Path) -> None:
