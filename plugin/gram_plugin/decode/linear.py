@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gram_plugin.contract.features import BUCKETS, FEATURES_VERSION, features_of
+from gram_plugin.decode.nearest import NearestQueries
 from gram_plugin.errors import BundleError
 
 Floats = npt.NDArray[np.float32]
@@ -31,29 +32,42 @@ QUERY_LENGTH = 8.0
 class LinearArm:
     """log P(code | query) = log softmax(codes · q + bias), q the features' weighted sum, scaled to one length.
 
+    Where there was feedback, the codes of the nearest asked queries are mixed in.
+
     Attributes:
         features: float32, shape (buckets, width).
         codes: float32, shape (codes, width), in order of the codebook.
         bias: float32, shape (codes,).
+        nearest: asked queries as these features see them.
     """
 
     features: Floats
     codes: Floats
     bias: Floats
+    nearest: NearestQueries | None = None
 
     def log_probabilities(self, text: str) -> npt.NDArray[np.float64] | None:
-        """Nats for every code of the codebook, shape (codes,); None for a text without features."""
+        """Nats for every code of the codebook, shape (codes,); None for a text without features that training saw.
+
+        Their probabilities sum to one; to less where nearest queries are mixed in, for what those do not know.
+        """
+        direction = self.direction(text)
+        if direction is None:
+            return None
+        logits = (self.codes @ (direction * np.float32(QUERY_LENGTH)) + self.bias).astype(np.float64)  # (codes,)
+        highest = logits.max()
+        alone = np.asarray(logits - highest - np.log(np.exp(logits - highest).sum()))
+        return alone if self.nearest is None else self.nearest.mixed(alone, direction)
+
+    def direction(self, text: str) -> Floats | None:
+        """The query's vector, of length 1, shape (width,); None for a text without a feature that training saw."""
         found = features_of(text)
         if not found.buckets:
             return None
         rows = self.features[list(found.buckets)]  # (features, width)
         vector = np.asarray(found.weights, dtype=np.float32) @ rows  # (width,)
-        norm = float(np.linalg.norm(vector))
-        if norm == 0.0:
-            return None
-        logits = (self.codes @ (vector * (QUERY_LENGTH / norm)) + self.bias).astype(np.float64)  # (codes,)
-        highest = logits.max()
-        return np.asarray(logits - highest - np.log(np.exp(logits - highest).sum()))
+        norm = np.linalg.norm(vector)
+        return vector / norm if norm else None
 
     def save(self, path: Path) -> None:
         """Writes the arm in half precision; no pickle."""
@@ -64,6 +78,7 @@ class LinearArm:
                 codes=self.codes.astype(np.float16),
                 bias=self.bias,
                 version=np.int64(FEATURES_VERSION),
+                **(self.nearest.arrays() if self.nearest else {}),
             )
 
     @classmethod
@@ -75,7 +90,9 @@ class LinearArm:
         """
         try:
             with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
-                arm = cls(*(stored[name].astype(np.float32) for name in ("features", "codes", "bias")))
+                features, vectors, bias = (stored[name].astype(np.float32) for name in ("features", "codes", "bias"))
+                nearest = NearestQueries.of(stored) if "nearest_share" in stored else None
+                arm = cls(features, vectors, bias, nearest)
                 version = int(stored["version"])
         except _UNREADABLE as error:
             raise BundleError(f"{path} is no linear arm: {error!r}", next_step=_REMAKE) from error
@@ -96,3 +113,5 @@ class LinearArm:
             raise BundleError(
                 f"{path} does not fit the codebook of {codes} codes: its shapes are {found}", next_step=_REMAKE
             )
+        if self.nearest is not None and not self.nearest.fits(width[0], codes):
+            raise BundleError(f"{path}: its nearest queries do not fit its {codes} codes", next_step=_REMAKE)
