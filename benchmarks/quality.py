@@ -2,7 +2,8 @@
 
 The synthetic sample shop is always there; `--data` may hold `msrd/` (films with judgments) and `icecat/`
 (electronics with ratings). Everything is made in `--work`; a training or a bundle that is there is used again. Writes
-a table of each catalogue to `--work`/quality.md, and every figure to `--work`/NAME/figures.json.
+a table of each catalogue to `--work`/quality.md, and every figure to `--work`/NAME/figures.json. The dense rivals
+need an encoder: the extra [rivals], or `--encoder`; without one they are left out, and the page says so.
 """
 
 from __future__ import annotations
@@ -19,13 +20,17 @@ from typing import Any
 from opensearchpy import OpenSearch, helpers
 from rich.console import Console
 
+from gram_exporter.arms import DEFAULT_ARMS, DENSE_ARMS, ArmName
 from gram_exporter.comparing import Comparison
 from gram_exporter.config import CatalogueConfig, Config, FeedbackConfig, SearchConfig, load_config
-from gram_exporter.evaluate import Evaluation
+from gram_exporter.evaluate import FAMILY_MEASURES, Evaluation, Row
 from gram_exporter.feedback import Judgments, positives, read_judgments
 from gram_exporter.init import InitRequest, run_init
+from gram_exporter.measures import Interval
 from gram_exporter.package import export_bundle
 from gram_exporter.record import RECORD
+from gram_exporter.rivals.encoder import packaged_encoder
+from gram_exporter.rivals.lineup import RivalSettings
 from gram_exporter.servers import running
 from gram_exporter.shop.folder import write_shop
 from gram_exporter.shop.shop import make_shop
@@ -33,6 +38,7 @@ from gram_exporter.train import train
 from gram_exporter.tuning import Tuning
 from gram_plugin.contract.bundle import MANIFEST
 from gram_plugin.contract.catalogue import read_catalogue
+from gram_plugin.errors import ExtraMissingError
 from gram_plugin.node.node import NodeSettings, start_node
 from gram_plugin.progress import Progress, reporting
 from gram_plugin.search.client import connect
@@ -42,9 +48,11 @@ ALL_ATTRIBUTES = "all_attributes"
 """Field that every attribute is copied to: a lexical query over three fields beats one over forty."""
 MOST_SEARCHED_FIELDS = 8
 """A lexical query over more fields than this searches the texts and `ALL_ATTRIBUTES` instead."""
-ARMS: Mapping[str, float | None] = {"full": None, "generator alone": 0.0, "linear arm alone": 1.0}
-"""Name of an arm to the linear arm's part in it, None being what held-out queries say."""
-MEASURES = ("nDCG@10", "R@10", "R@100", "judged@10")
+STAGES: Mapping[str, float | None] = {"full": None, "generator alone": 0.0, "linear arm alone": 1.0}
+"""Name of a bundle to the linear arm's part in it, None being what held-out queries say."""
+MEASURES = ("nDCG@10", "R@10", "R@100", "R@300", "judged@10")
+RIVALS = (ArmName.FUZZY, ArmName.EXPANSION, ArmName.ORACLE, *DENSE_ARMS)
+"""Compared once for each catalogue, beside the full bundle."""
 DEVELOPMENT_SHARE = 10
 """One judged training query in so many is kept out of training, for tuning."""
 
@@ -67,14 +75,19 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("work/quality"), help="where everything is made")
     parser.add_argument("--only", help="one case: shop, msrd or icecat")
     parser.add_argument("--minutes", type=float, default=3.0, help="training time of the generator")
+    parser.add_argument("--encoder", type=Path, help="checkpoint folder for the dense rivals")
+    parser.add_argument("--encoder-minutes", type=float, default=30.0, help="longest fine-tuning of the dense rival")
     chosen = parser.parse_args()
     chosen.work.mkdir(parents=True, exist_ok=True)
     console = Console(stderr=True)
+    dense = _encoder(chosen.encoder, console)
     pages = []
     with start_node(NodeSettings(heap="2g")) as node, reporting(console) as report:
         for case in cases(chosen.work, chosen.data):
             if chosen.only in (None, case.name):
-                found = run(_with_minutes(case, chosen.minutes), chosen.work / case.name, node.url, report)
+                folder = chosen.work / case.name
+                rivals = RivalSettings(folder / "rivals", case.dev, dense, chosen.encoder_minutes)
+                found = run(_with_minutes(case, chosen.minutes), folder, node.url, rivals, report)
                 pages.append(page_of(case, found))
                 (chosen.work / "quality.md").write_text("\n\n".join(pages) + "\n", encoding="utf-8")
     Console().print("\n\n".join(pages), markup=False, soft_wrap=True)
@@ -131,8 +144,8 @@ def icecat_case(data: Path, work: Path) -> Case:
     return Case("icecat", load_config(work / "gram.toml"), read_judgments(data / "ratings.csv"))
 
 
-def run(case: Case, folder: Path, url: str, report: Progress) -> dict[str, Evaluation]:
-    """Trains, exports each arm, indexes, tunes and evaluates."""
+def run(case: Case, folder: Path, url: str, rivals: RivalSettings, report: Progress) -> dict[str, Evaluation]:
+    """Trains, exports each bundle, indexes, tunes and evaluates; rivals stand beside the full bundle."""
     index = f"gram-quality-{case.name}"
     config = replace(case.config, search=replace(case.config.search, index=index))
     path = config.catalogue.path or Path()
@@ -140,7 +153,7 @@ def run(case: Case, folder: Path, url: str, report: Progress) -> dict[str, Evalu
     training = folder / "training"
     if not (training / RECORD).is_file():
         train(documents, positives(config).wanted, config, training, resume=True, progress=report)
-    bundles = {name: _bundle(training, folder, name, share, report) for name, share in ARMS.items()}
+    bundles = {name: _bundle(training, folder, name, share, report) for name, share in STAGES.items()}
     with connect(url, timeout_s=120) as client:
         config = _index(client, config, index, documents, bundles["full"], url, report)
     found: dict[str, Evaluation] = {}
@@ -150,31 +163,74 @@ def run(case: Case, folder: Path, url: str, report: Progress) -> dict[str, Evalu
             if case.dev is not None and name == "full":
                 search = tuning.with_lexical(case.dev).search
             replace(tuning, search=search).calibrate(case.dev, training)
-        comparison = Comparison(search, index, url, bundle, ("rerank", "recall"))
+        arms = [*DEFAULT_ARMS, *(_rivals_of(config, search, rivals) if name == "full" else ())]
+        comparison = Comparison(config, search, index, url, bundle, arms, rivals=rivals)
         found[name] = comparison.run(case.test, case.kinds or {}, report)
         (folder / "figures.json").write_text(json.dumps({n: asdict(e) for n, e in found.items()}, indent=2))
     return found
 
 
 def page_of(case: Case, found: Mapping[str, Evaluation]) -> str:
-    """One catalogue as a Markdown table: the baseline, then what each arm adds to it."""
+    """One catalogue as Markdown tables: the baseline, what each arm adds to it, and that by kind of query."""
     first = next(iter(found.values()))
     lines = [
         f"## {case.name}: {first.queries} test queries",
         "",
-        f"| arm | {' | '.join(MEASURES)} | median ms |",
-        f"| --- |{' --- |' * (len(MEASURES) + 1)}",
-        _line(first.rows[0].name, first.rows[0].measures, first.rows[0].median_ms, "{:.3f}"),
+        f"| arm | {' | '.join(MEASURES)} | found of missed@100 | median ms |",
+        f"| --- |{' --- |' * (len(MEASURES) + 2)}",
+        _line(first.rows[0].name, first.rows[0], "{:.3f}", is_base=True),
     ]
-    for arm, evaluation in found.items():
+    for bundle, evaluation in found.items():
         for row in evaluation.rows[1:]:
-            lines.append(_line(f"{row.name} ({arm})", row.differences, row.median_ms, "{:+.3f}"))
-    return "\n".join(lines)
+            name = row.name if row.benchmark_only or "codes" not in row.name else f"{row.name} ({bundle})"
+            lines.append(_line(name, row, "{:+.3f}", is_base=False))
+    return "\n".join([*lines, *_kinds(first)])
 
 
-def _line(name: str, values: Mapping[str, Any], milliseconds: Any, form: str) -> str:
-    cells = [f"{form} [{form}, {form}]".format(v.value, v.low, v.high) for v in (values[m] for m in MEASURES)]
-    return f"| {name} | {' | '.join(cells)} | {milliseconds.value:.1f} |"
+def _line(name: str, row: Row, form: str, *, is_base: bool) -> str:
+    values = row.measures if is_base else row.differences
+    cells = [_cell(values[measure], form) for measure in MEASURES]
+    share = None if is_base else row.found_of_missed[100]
+    milliseconds = f"{row.median_ms.value:.1f}" if row.median_ms else "benchmark only"
+    return f"| {name} | {' | '.join(cells)} | {_cell(share, '{:.2f}') if share else ''} | {milliseconds} |"
+
+
+def _kinds(evaluation: Evaluation) -> list[str]:
+    """Differences of each arm by kind of query; nothing where kinds are not known."""
+    lines: list[str] = []
+    for measure in FAMILY_MEASURES if evaluation.families else ():
+        arms = [row.name for row in evaluation.rows[1:]]
+        lines += ["", f"{measure} by kind of query:", "", f"| kind | queries | {' | '.join(arms)} |"]
+        lines.append(f"| --- | --- |{' --- |' * len(arms)}")
+        for kind, by_arm in evaluation.families.items():
+            cells = [_cell(by_arm[arm][measure], "{:+.3f}") for arm in arms]
+            lines.append(f"| {kind} | {evaluation.family_queries[kind]} | {' | '.join(cells)} |")
+    return lines
+
+
+def _cell(found: Interval, form: str) -> str:
+    return f"{form} [{form}, {form}]".format(found.value, found.low, found.high)
+
+
+def _encoder(given: Path | None, console: Console) -> Path | None:
+    """The encoder of the dense rivals; None, and a word on it, where there is none."""
+    try:
+        return given or packaged_encoder()
+    except ExtraMissingError as error:
+        console.print(f"The dense rivals are left out. {error}", soft_wrap=True)
+        return None
+
+
+def _rivals_of(config: Config, search: SearchConfig, rivals: RivalSettings) -> list[ArmName]:
+    """Those that make sense here: no fuzzy arm beside a fuzzy query, no fine-tuning without feedback."""
+    without = set[ArmName]()
+    if search.fuzzy:
+        without.add(ArmName.FUZZY)
+    if rivals.encoder is None:
+        without.update(DENSE_ARMS)
+    if config.feedback.judgments is None and not config.feedback.clicks:
+        without.add(ArmName.DENSE_TUNED)
+    return [name for name in RIVALS if name not in without]
 
 
 def _bundle(training: Path, folder: Path, name: str, share: float | None, report: Progress) -> Path:

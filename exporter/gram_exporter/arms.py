@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 from urllib.parse import quote
 
@@ -19,6 +20,29 @@ BASELINE = "BM25"
 DIRECT = "direct"
 """Status of an answer that passed no shim."""
 APPLIED = "applied"
+
+
+class ArmName(StrEnum):
+    """What `gram evaluate --arm` takes; the first three are modes of a shim, the baseline is always there."""
+
+    RERANK = "rerank"
+    RECALL = "recall"
+    RESCUE = "rescue"
+    FUZZY = "fuzzy"
+    EXPANSION = "expansion"
+    ORACLE = "oracle"
+    DENSE = "dense"
+    DENSE_TUNED = "dense-tuned"
+
+    @property
+    def mode(self) -> Mode | None:
+        """The shim's mode; None for an arm that needs no shim."""
+        return Mode(self.value) if self in (ArmName.RERANK, ArmName.RECALL, ArmName.RESCUE) else None
+
+
+DEFAULT_ARMS = (ArmName.RERANK, ArmName.RECALL)
+DENSE_ARMS = (ArmName.DENSE, ArmName.DENSE_TUNED)
+RIVAL_ARMS = (ArmName.EXPANSION, ArmName.ORACLE, *DENSE_ARMS)
 
 _LOG = "look at the log of the node, then run it again"
 _SHIM = "give the address that `gram shim` listens on, or none: then one is started"
@@ -93,14 +117,14 @@ def _whole(arm: Arm, text: str) -> dict[str, Any]:
     return answer
 
 
-def check_modes(modes: Sequence[str]) -> list[Mode]:
-    """The modes by their names, each once.
+def check_arms(names: Sequence[str]) -> list[ArmName]:
+    """The arms by their names, each once, in the order of the table.
 
     Raises:
-        ConfigError: a name is no mode.
+        ConfigError: a name is no arm.
     """
-    known = [mode.value for mode in Mode]
-    unknown = [name for name in modes if name not in known]
+    known = [name.value for name in ArmName]
+    unknown = [name for name in names if name not in known]
     if unknown:
-        raise ConfigError(f"unknown mode {unknown[0]!r}", next_step=f"use one of {', '.join(known)}")
-    return [Mode(name) for name in dict.fromkeys(modes)]
+        raise ConfigError(f"unknown arm {unknown[0]!r}", next_step=f"use one of {', '.join(known)}")
+    return [name for name in ArmName if name in names]

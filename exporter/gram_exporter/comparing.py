@@ -1,39 +1,54 @@
-"""One comparison as `gram evaluate` runs it: OpenSearch direct against a shim, found or started."""
+"""One comparison as `gram evaluate` runs it: the lexical query against arms with codes, and against their rivals."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from opensearchpy import OpenSearch
 from opensearchpy.exceptions import OpenSearchException
 
-from gram_exporter.arms import arms_of, check_modes
-from gram_exporter.config import SearchConfig
+from gram_exporter.arms import BASELINE, Arm, ArmName, arms_of, check_arms
+from gram_exporter.config import Config, SearchConfig
 from gram_exporter.evaluate import Evaluation, evaluate
 from gram_exporter.lexical import lexical_query
 from gram_exporter.measures import Judgments, require_measured
+from gram_exporter.rivals.lineup import Lineup, RivalSettings
 from gram_exporter.servers import MEASURED, running
 from gram_plugin.contract.bundle import read_manifest
 from gram_plugin.errors import SearchError
 from gram_plugin.search.client import address, connect, reason_of, url_of
 from gram_plugin.search.mappings import check_index, read_calibration
+from gram_plugin.search.query import Mode
 
 TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is compared where; `shim` None starts one of our own."""
+    """What is compared where.
 
+    Attributes:
+        config: catalogue and feedback, which rivals read.
+        search: the lexical query that all arms share.
+        index: what is searched.
+        url: OpenSearch.
+        bundle: what a started shim serves; not read when no arm needs a shim.
+        arms: names of `ArmName`, besides the baseline.
+        shim: a shim that runs; None starts one of our own.
+        rivals: how rivals are made.
+    """
+
+    config: Config
     search: SearchConfig
     index: str
     url: str
     bundle: Path
-    modes: Sequence[str]
+    arms: Sequence[str]
     shim: str | None = None
+    rivals: RivalSettings = field(default_factory=RivalSettings)
 
     def run(
         self, judgments: Judgments, kinds: Mapping[str, str], progress: Callable[[str, int, int], None]
@@ -41,20 +56,33 @@ class Comparison:
         """Evaluates all arms.
 
         Raises:
+            ConfigError: an arm is not known.
             MappingError: the index lacks the fields for codes.
             CalibrationError: the index has no λ for the bundle's generation: the shim would serve no codes.
             JudgmentsError: no query has a relevant product.
             SearchError: OpenSearch or the shim is gone, or the shim is none.
         """
-        modes = check_modes(self.modes)
+        names = check_arms(self.arms)
         require_measured(judgments)  # before a shim is started for nothing
-        with connect(self.url, timeout_s=TIMEOUT_S) as direct:
-            check_index(direct, self.index)
-            read_calibration(direct, self.index, generation=read_manifest(self.bundle).generation)
-            with self._shim() as shim:
-                arms = arms_of(direct, shim, modes)
-                lexical = lexical_query(self.search)
-                return evaluate(arms, self.index, lexical, judgments, families=kinds, progress=progress)[0]
+        with connect(self.url, timeout_s=TIMEOUT_S) as direct, ExitStack() as stack:
+            lineup = Lineup(direct, self.index, self.config, self.search, judgments, self.rivals, progress)
+            arms = self._shim_arms(direct, names, stack)
+            arms += stack.enter_context(lineup.arms(names))
+            rankings = lineup.rankings(names)
+            lexical = lexical_query(self.search)
+            found, _ = evaluate(
+                arms, self.index, lexical, judgments, rankings=rankings, families=kinds, progress=progress
+            )
+            return found
+
+    def _shim_arms(self, direct: OpenSearch, names: Sequence[ArmName], stack: ExitStack) -> list[Arm]:
+        """The baseline, and the arms that a shim answers, which is started if one is needed and none is named."""
+        modes: list[Mode] = [name.mode for name in names if name.mode is not None]
+        if not modes:
+            return [Arm(BASELINE, direct)]
+        check_index(direct, self.index)
+        read_calibration(direct, self.index, generation=read_manifest(self.bundle).generation)
+        return arms_of(direct, stack.enter_context(self._shim()), modes)
 
     @contextmanager
     def _shim(self) -> Iterator[OpenSearch]:

@@ -79,17 +79,17 @@ def per_query(run: Run, judgments: Judgments, queries: Sequence[str]) -> dict[st
     """
     judged = {query: [key for key in run.get(query, ()) if key in judgments[query]] for query in queries}
     return {
-        **_graded(run, judgments, queries),
+        **graded(run, judgments, queries),
         RELEVANT: _shares(run, judgments, queries, lambda grade: grade > 0),
         JUDGED: _shares(run, judgments, queries, lambda _: True),
         EMPTY: np.array([float(not run.get(query)) for query in queries]),
-        **{JUDGED_ONLY[name]: values for name, values in _graded(judged, judgments, queries).items()},
+        **{JUDGED_ONLY[name]: values for name, values in graded(judged, judgments, queries).items()},
         JUDGED_ONLY[RELEVANT]: _shares(judged, judgments, queries, lambda grade: grade > 0),
     }
 
 
-def _graded(run: Run, judgments: Judgments, queries: Sequence[str]) -> dict[str, Floats]:
-    """`MEASURES` of every query."""
+def graded(run: Run, judgments: Judgments, queries: Sequence[str]) -> dict[str, Floats]:
+    """`MEASURES` of every query, float64, shape (queries,), in the order of `queries`."""
     names = {query: f"q{at}" for at, query in enumerate(queries)}
     qrels = [
         ir_measures.Qrel(names[query], product_id, _whole(grade))

@@ -82,20 +82,41 @@ def _evaluate(
     config: _ConfigFile = Path("gram.toml"),
     bundle: _Bundle = Path("gram-bundle"),
     queries: _Queries = None,
-    modes: Annotated[list[str] | None, typer.Option("--mode", help="rerank, recall or rescue; repeat it.")] = None,
+    arms: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--arm",
+            help="rerank, recall, rescue, fuzzy, expansion, oracle, dense or dense-tuned; repeat it. "
+            "Else rerank and recall.",
+        ),
+    ] = None,
     families: Annotated[Path | None, typer.Option("--families", help="CSV query,kind to report by.")] = None,
     shim: Annotated[str | None, typer.Option("--shim", help="A shim that runs; else one is started.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write every figure into this file.")] = None,
+    development: Annotated[
+        Path | None, typer.Option("--development", help="Judgments to tune rivals by; never those of the test.")
+    ] = None,
+    training: Annotated[
+        Path, typer.Option("--training", help="Folder of the training: its held-out feedback, without --development.")
+    ] = Path("gram-training"),
+    encoder: Annotated[
+        Path | None, typer.Option("--encoder", help="Checkpoint folder for the dense arms; else the packaged MiniLM.")
+    ] = None,
+    work: Annotated[Path, typer.Option("--work", help="Keeps vectors and fine-tuned encoders.")] = Path("gram-rivals"),
+    minutes: Annotated[float, typer.Option("--minutes", min=0.01, help="Longest fine-tuning of dense-tuned.")] = 30.0,
     index: _Index = None,
     url: _Url = DEFAULT_URL,
 ) -> None:
-    """Compare the lexical query alone with codes added, on judgments, on a live index."""
+    """Compare the lexical query alone with codes added, and with rivals of codes, on judgments, on a live index."""
+    from gram_exporter.arms import DEFAULT_ARMS
     from gram_exporter.config import load_config
     from gram_exporter.feedback import read_judgments
 
     with workshop("evaluate"):
         from gram_exporter.comparing import Comparison
         from gram_exporter.report import family_tables, table_of
+        from gram_exporter.rivals.lineup import RivalSettings
+        from gram_exporter.tuning import held_feedback
 
     console = Console(stderr=True)
     settings = load_config(config)
@@ -104,7 +125,10 @@ def _evaluate(
     judged, kinds = read_judgments(judgments, queries=queries), _kinds(families)
     if kinds and not kinds.keys() & judged.keys():
         raise JudgmentsError(f"no query of {families} is in {judgments}", next_step="check that both are of one split")
-    comparison = Comparison(settings.search, name, url, bundle, tuple(modes or ("rerank", "recall")), shim)
+    dev = read_judgments(development, queries=queries) if development else held_feedback(training)
+    rivals = RivalSettings(work, dev, encoder, minutes)
+    chosen = tuple(arms or DEFAULT_ARMS)
+    comparison = Comparison(settings, settings.search, name, url, bundle, chosen, shim, rivals)
     with reporting(console) as report:
         found = comparison.run(judged, kinds, report)
     if json_file:

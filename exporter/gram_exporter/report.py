@@ -23,8 +23,10 @@ from gram_exporter.measures import (
 QUALITY = (*MEASURES, RELEVANT, JUDGED, EMPTY)
 COMPARED = ("nDCG@10", "R@100", "R@300")
 """Measures that the terminal shows with the difference to the first arm and its interval; the rest is plain."""
-PLAIN = ("R@10", JUDGED, EMPTY)
+PLAIN = (JUDGED, EMPTY)
 BENCHMARK_ONLY = "benchmark only"
+ARM_WIDTH = 16
+"""Least width of the column of names: on a narrow terminal the figures break first."""
 _STARS = f"* the interval excludes zero; never marked for fewer than {FEWEST_TELLING} queries."
 
 
@@ -51,7 +53,7 @@ class SideBySide:
 def table_of(evaluation: Evaluation, title: str) -> Table:
     """The figures that people decide by; differences to the first arm have 95 % intervals. The rest is in the JSON."""
     table = Table(title=f"{title}: {evaluation.queries} queries, 95 % bootstrap intervals", title_justify="left")
-    table.add_column("arm")
+    table.add_column("arm", min_width=ARM_WIDTH)
     for name in (*COMPARED, *PLAIN, f"missed@{MISSED_AT[0]}, found", "ms"):
         table.add_column(name, justify="right")
     for at, row in enumerate(evaluation.rows):

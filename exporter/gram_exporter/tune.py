@@ -10,7 +10,7 @@ from opensearchpy import OpenSearch
 
 from gram_exporter.config import SearchConfig
 from gram_exporter.lexical import FURTHER_FORMS, Lexical, first_forms, further_forms, lexical_query
-from gram_exporter.measures import Judgments, Run, per_query, require_measured
+from gram_exporter.measures import Judgments, Run, graded, require_measured
 from gram_plugin.contract.codes import Generator, Role, ScoredCode
 from gram_plugin.contract.text import render_query
 from gram_plugin.errors import JudgmentsError, SearchError
@@ -67,13 +67,30 @@ def tune_lexical(
 
     def best_with(forms: Sequence[SearchConfig]) -> SearchConfig:
         for form in forms:
-            bodies = [_page(lexical_query(form)(query)) for query in queries]
-            scores[form] = _score(_ask(client, index, queries, bodies), judgments, queries)
+            scores[form] = score_lexical(client, index, lexical_query(form), judgments, queries)
             report("tune BM25", len(scores), len(first) + FURTHER_FORMS)
         _check_found(scores.values(), index)
         return max(scores, key=lambda form: scores[form])
 
     return best_with(further_forms(best_with(first)))
+
+
+def score_lexical(
+    client: OpenSearch, index: str, lexical: Lexical, judgments: Judgments, queries: Sequence[str]
+) -> float:
+    """Mean of nDCG@10 and R@100 of a lexical query, what all tuning goes by.
+
+    Raises:
+        SearchError: a search was refused, or answered in part.
+    """
+    bodies = [_page(lexical(query)) for query in queries]
+    return score_run(_ask(client, index, queries, bodies), judgments, queries)
+
+
+def score_run(run: Run, judgments: Judgments, queries: Sequence[str]) -> float:
+    """Mean of nDCG@10 and R@100 over queries, 0 to 1."""
+    found = graded(run, judgments, queries)
+    return float((found["nDCG@10"].mean() + found["R@100"].mean()) / 2)
 
 
 def tune_strength(
@@ -112,7 +129,7 @@ def tune_strength(
             _body(lexical(query), codes[query], generator.generation, strength * score_scale, settings)
             for query in queries
         ]
-        scores[strength] = _score(_ask(client, index, queries, bodies), judgments, queries)
+        scores[strength] = score_run(_ask(client, index, queries, bodies), judgments, queries)
         report("tune", at + 1, len(STRENGTHS) + 1)
     _check_found(scores.values(), index)
     return Tuned(max(STRENGTHS, key=lambda strength: scores[strength]), scores)
@@ -133,11 +150,6 @@ def _check_found(scores: Iterable[float], index: str) -> None:
             f"no search in {index} found any product that the judgments call relevant",
             next_step="check that docid in the judgments is the _id of the index, and the fields that are searched",
         )
-
-
-def _score(run: Run, judgments: Judgments, queries: Sequence[str]) -> float:
-    found = per_query(run, judgments, queries)
-    return float((found["nDCG@10"].mean() + found["R@100"].mean()) / 2)
 
 
 def _page(query: dict[str, Any]) -> dict[str, Any]:

@@ -81,7 +81,7 @@ class Tuning:
             CalibrationError: there are neither judgments nor a training with queries, or no codes to tune.
             JudgmentsError: no query of `dev` has a relevant product.
         """
-        dev = _held_feedback(training) if dev is None else dev
+        dev = held_feedback(training) if dev is None else dev
         queries = _held_queries(training) if dev is None else development_queries(dev)
         lexical = lexical_query(self.search)
         generation = self.generator.generation
@@ -119,7 +119,7 @@ class Tuning:
             )
 
 
-def _held_feedback(training: Path) -> Judgments | None:
+def held_feedback(training: Path) -> Judgments | None:
     """Feedback that training did not read, as judgments; None where it is too little to choose by."""
     path = training / HELD
     if not path.is_file():

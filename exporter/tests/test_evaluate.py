@@ -13,7 +13,7 @@ from opensearchpy import OpenSearch
 from opensearchpy.exceptions import ConnectionError as LostError
 from opensearchpy.exceptions import TransportError
 
-from gram_exporter.arms import BASELINE, DIRECT, Arm, arms_of, ask, check_modes, search_body
+from gram_exporter.arms import BASELINE, DIRECT, Arm, ArmName, arms_of, ask, check_arms, search_body
 from gram_exporter.evaluate import PAGE, QUALITY_BUDGET_MS, TIMING_BUDGET_MS, Evaluation, Row, evaluate
 from gram_exporter.measures import DEPTH, Interval
 from gram_plugin.errors import ConfigError, JudgmentsError, SearchError
@@ -236,11 +236,12 @@ def test_bodies_say_to_the_shim_what_they_want() -> None:
     }
 
 
-def test_modes_by_name() -> None:
-    """A mode that is named twice is one arm; an unknown one is refused with the known ones."""
-    assert check_modes(["recall", "rerank", "recall"]) == [Mode.RECALL, Mode.RERANK]
-    with pytest.raises(ConfigError, match="unknown mode 'best' — use one of rerank, recall, rescue, off"):
-        check_modes(["best"])
+def test_arms_by_name() -> None:
+    """One that is named twice is one arm; the table's order is fixed; an unknown one is refused with the known ones."""
+    assert check_arms(["oracle", "recall", "rerank", "recall"]) == [ArmName.RERANK, ArmName.RECALL, ArmName.ORACLE]
+    with pytest.raises(ConfigError, match="unknown arm 'best' — use one of rerank, recall, rescue, fuzzy, expansion"):
+        check_arms(["best"])
+    assert [name.mode for name in (ArmName.RESCUE, ArmName.DENSE)] == [Mode.RESCUE, None]
 
 
 def test_arms_begin_with_the_baseline() -> None:

@@ -169,9 +169,27 @@ def test_searches_without_codes_are_told_of(desk: Desk) -> None:
         return Reply(body=reply.body, headers={"x-gram-status": "degraded; reason=late"}) if reply.headers else reply
 
     with serving(degrading) as url:
-        done = desk.evaluate(url, "--mode", "recall")
+        done = desk.evaluate(url, "--arm", "recall")
     expected = "BM25 + codes, recall: 4 of 4 searches were answered without codes: degraded; reason=late"
     assert (done.exit_code, expected in said(done)) == (0, True)
+
+
+def test_arms_without_a_shim_need_neither_shim_nor_bundle(desk: Desk) -> None:
+    """The fuzzy companion is compared on an index that has no fields for codes."""
+    with serving(lambda path, _: Reply(404) if path.endswith("/_mapping") else Reply(body=HITS)) as url:
+        places = ("--config", str(desk.folder / "gram.toml"), "--bundle", str(desk.folder / "nowhere"))
+        judged = ("--judgments", str(desk.folder / "judgments.csv"), "--json", str(desk.folder / "out.json"))
+        done = CliRunner().invoke(build_app(), ["evaluate", *places, *judged, "--url", url, "--arm", "fuzzy"])
+    found = json.loads((desk.folder / "out.json").read_text(encoding="utf-8"))
+    assert (done.exit_code, [row["name"] for row in found["rows"]]) == (0, ["BM25", "BM25 + fuzzy"]), done.output
+
+
+def test_the_fuzzy_arm_needs_a_query_that_is_not_fuzzy(desk: Desk) -> None:
+    """Else it would be the baseline again."""
+    desk.write("gram.toml", GRAM_TOML + "fuzzy = 0.3\n")
+    with serving(shop) as url:
+        failed = desk.evaluate(url, "--arm", "fuzzy")
+    assert (failed.exit_code, "the arm fuzzy is what the lexical query is already" in said(failed)) == (2, True)
 
 
 def test_a_shim_that_answers_502_is_named(desk: Desk) -> None:
@@ -255,7 +273,8 @@ def test_a_server_that_is_gone_is_named_with_the_way_out(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("options", "code", "words"),
     [
-        (["--mode", "best"], 2, "unknown mode 'best'"),
+        (["--arm", "best"], 2, "unknown arm 'best'"),
+        (["--development", "missing.csv"], 1, "missing.csv"),
         (["--json", "nowhere/out.json"], 2, "nowhere is no folder"),
         (["--families", "missing.csv"], 1, "missing.csv is no CSV with the columns query and kind"),
         (["--families", "{folder}/judgments.csv"], 1, "is no CSV with the columns query and kind"),
