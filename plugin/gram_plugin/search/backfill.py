@@ -198,15 +198,41 @@ def update_lines(product: Stored, document: Mapping[str, Any]) -> str:
 
 
 def copy_lines(product: Stored, index: str, gram: Mapping[str, Any]) -> str:
-    """The lines of a `_bulk` body that copy a product with codes unless the index has this version of it or a later."""
+    """The lines of a `_bulk` body that copy a product with codes unless the index has this version of it or a later.
+
+    No pipeline runs: the product has been through it.
+    """
+    place: dict[str, Any] = {"_index": index, "_id": product.id, "pipeline": "_none"}
+    versioned = {**place, "version": product.version, "version_type": "external"}
+    return _lines({"index": _routed(versioned, product)}, copy_of(product.source, gram))
+
+
+def overwriting_lines(product: Stored, copied: Stored, gram: Mapping[str, Any]) -> str:
+    """The lines of a `_bulk` body that put a product in the place of this very copy of another version."""
     place: dict[str, Any] = {
-        "_index": index,
-        "_id": product.id,
-        "version": product.version,
-        "version_type": "external",
+        "_index": copied.index,
+        "_id": copied.id,
+        "pipeline": "_none",
+        "if_seq_no": copied.seq_no,
+        "if_primary_term": copied.primary_term,
     }
-    kept = {key: value for key, value in product.source.items() if key.partition(".")[0] != FIELD}
-    return _lines({"index": _routed(place, product)}, {**kept, FIELD: gram})
+    return _lines({"index": _routed(place, product)}, copy_of(product.source, gram))
+
+
+def deletion_line(copied: Stored) -> str:
+    """The line of a `_bulk` body that deletes this very copy."""
+    place: dict[str, Any] = {
+        "_index": copied.index,
+        "_id": copied.id,
+        "if_seq_no": copied.seq_no,
+        "if_primary_term": copied.primary_term,
+    }
+    return f"{json.dumps({'delete': _routed(place, copied)})}\n"
+
+
+def copy_of(source: Mapping[str, Any], gram: Mapping[str, Any]) -> dict[str, Any]:
+    """The document with this `gram` object in the place of whatever it has under that name."""
+    return {**{key: value for key, value in source.items() if key.partition(".")[0] != FIELD}, FIELD: gram}
 
 
 def read_items(answer: Any, count: int) -> list[Written]:
@@ -241,6 +267,16 @@ def shard_count(settings: Mapping[str, Any]) -> int:
 def uuids_of(settings: Mapping[str, Any]) -> dict[str, str]:
     """What tells each index from one made later under its name."""
     return {name: found["settings"]["index"]["uuid"] for name, found in sorted(settings.items())}
+
+
+def lossy_indices(mappings: Mapping[str, Any]) -> list[str]:
+    """Indices that keep no `_source`, or only a part of it: writing a product again would lose the rest."""
+    sources = {name: found.get("mappings", {}).get("_source") or {} for name, found in mappings.items()}
+    return sorted(
+        name
+        for name, source in sources.items()
+        if source.get("enabled") in (False, "false") or source.get("includes") or source.get("excludes")
+    )
 
 
 def next_size(size: int, products: Sequence[Stored], *, most: int, target_chars: int) -> int:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import quote
+from typing import Any
 
-from gram_plugin.errors import SearchError
+from gram_plugin.errors import MappingError, SearchError
 from gram_plugin.search.backfill import (
     CONFLICT,
     GONE,
@@ -19,6 +19,7 @@ from gram_plugin.search.backfill import (
     Stored,
     Written,
     count_body,
+    lossy_indices,
     next_size,
     page_body,
     read_items,
@@ -26,11 +27,8 @@ from gram_plugin.search.backfill import (
     shards_of,
     stored_of,
 )
-from gram_plugin.search.client import explained, reason_of, url_of
 from gram_plugin.search.document import PENDING
-
-if TYPE_CHECKING:  # see client.py
-    from opensearchpy import AsyncOpenSearch
+from gram_plugin.search.requests import RESUME, Requests, quoted
 
 _log = logging.getLogger(__name__)
 
@@ -39,19 +37,7 @@ _TARGET_CHARS = 20_000_000
 _FAILED = 500
 _TOO_LARGE = 413
 _LOST = (404, 500, 503)
-_RESUME = "look at the cluster, then run the same command again: it goes on where it stopped"
 _RIGHTS = "look at the blocks of the index and at the rights of the user"
-
-
-class Budget(Protocol):
-    """How often a request is tried, and how long to wait between."""
-
-    @property
-    def tries(self) -> int:
-        """Most requests of the same kind, >= 1."""
-
-    async def pause(self, tried: int, retry_after_s: float) -> None:
-        """Waits after the `tried`-th failure."""
 
 
 @dataclass(frozen=True)
@@ -75,19 +61,16 @@ class ProductStore:
     """The products behind one name: an index, an alias or a data stream.
 
     Args:
-        client: does not repeat requests by itself.
+        requests: to OpenSearch.
         index: the name.
-        budget: for overload and outages.
         page: most products in one page.
         keep_alive: how long a point in time stays open without being read.
     """
 
-    def __init__(
-        self, client: AsyncOpenSearch, index: str, budget: Budget, *, page: int = 500, keep_alive: str = "5m"
-    ) -> None:
-        self._client = client
+    def __init__(self, requests: Requests, index: str, *, page: int = 500, keep_alive: str = "5m") -> None:
+        self._requests = requests
         self._index = index
-        self._budget = budget
+        self._budget = requests.budget
         self._page = page
         self._keep_alive = keep_alive
 
@@ -97,9 +80,22 @@ class ProductStore:
         Raises:
             SearchError: there is none, or OpenSearch cannot be asked.
         """
-        path = f"/{_quoted(self._index)}/_settings"
-        found: dict[str, Any] = await self._ask(f"reading the settings of {self._index}", "GET", path)
+        path = f"/{quoted(self._index)}/_settings"
+        found: dict[str, Any] = await self._requests.ask(f"reading the settings of {self._index}", "GET", path)
         return found
+
+    async def require_sources(self) -> None:
+        """Makes sure that products are kept whole.
+
+        Raises:
+            MappingError: an index keeps only a part of them.
+        """
+        found = await self._requests.ask("reading the mapping", "GET", f"/{quoted(self._index)}/_mapping")
+        if lossy := lossy_indices(found):
+            raise MappingError(
+                f"{', '.join(lossy)} keeps only a part of _source: an update would lose the other fields",
+                next_step="index the products again from where they come from, through the sidecar or `gram ingest`",
+            )
 
     async def shards(self) -> list[Shard]:
         """Every shard, with everything that was acknowledged before the call made visible to searches.
@@ -108,22 +104,24 @@ class ProductStore:
             SearchError: a primary is missing for too long, or OpenSearch cannot be asked.
         """
         settings = await self.settings()
-        names, tried = ",".join(map(_quoted, settings)), 0
+        names, tried = ",".join(map(quoted, settings)), 0
         while True:
-            stats = await self._ask("reading shards", "GET", f"/{names}/_stats/docs", params={"level": "shards"})
+            stats = await self._requests.ask(
+                "reading shards", "GET", f"/{names}/_stats/docs", params={"level": "shards"}
+            )
             found = shards_of(settings, stats)
             if len(found) == shard_count(settings):
-                await self._ask("refreshing", "POST", f"/{names}/_refresh")
+                await self._requests.ask("refreshing", "POST", f"/{names}/_refresh")
                 return found
             tried += 1
             if tried >= self._budget.tries:
                 missing = f"{shard_count(settings) - len(found)} of {shard_count(settings)} shards"
-                raise SearchError(f"{self._index}: {missing} have no primary", next_step=_RESUME)
+                raise SearchError(f"{self._index}: {missing} have no primary", next_step=RESUME)
             await self._budget.pause(tried, 0.0)
 
     async def census(self, generation: str) -> Census:
         """What the whole index has now."""
-        await self._ask("refreshing", "POST", f"/{_quoted(self._index)}/_refresh")
+        await self._requests.ask("refreshing", "POST", f"/{quoted(self._index)}/_refresh")
         return Census(
             await self._matching({"match_all": {}}),
             await self._matching({"term": {"gram.model": generation}}),
@@ -131,8 +129,8 @@ class ProductStore:
         )
 
     async def _matching(self, query: Mapping[str, Any]) -> int:
-        path = f"/{_quoted(self._index)}/_count"
-        answer = await self._ask("counting", "POST", path, body={"query": query})
+        path = f"/{quoted(self._index)}/_count"
+        answer = await self._requests.ask("counting", "POST", path, body={"query": query})
         count: int = answer["count"]
         return count
 
@@ -140,7 +138,9 @@ class ProductStore:
         """How many products a span has."""
         pit = await self._open(span.shard)
         try:
-            answer = await self._ask("counting", "POST", "/_search", body=count_body(span, pit, self._keep_alive))
+            answer = await self._requests.ask(
+                "counting", "POST", "/_search", body=count_body(span, pit, self._keep_alive)
+            )
             total: int = answer["hits"]["total"]["value"]
             return total
         finally:
@@ -172,13 +172,20 @@ class ProductStore:
         finally:
             await self._close(pit)
 
+    async def everything(self) -> AsyncGenerator[list[Stored], None]:
+        """All products, shard by shard."""
+        for shard in await self.shards():
+            async with aclosing(self.pages(Span(shard, -1, shard.reached))) as pages:
+                async for products in pages:
+                    yield products
+
     async def read_again(self, products: Sequence[Stored]) -> list[Stored | None]:
         """The products as they are now, in order; None for one that is gone."""
         wanted = [
             {"_index": found.index, "_id": found.id, **({"routing": found.routing} if found.routing else {})}
             for found in products
         ]
-        answer = await self._ask("reading products again", "POST", "/_mget", body={"docs": wanted})
+        answer = await self._requests.ask("reading products again", "POST", "/_mget", body={"docs": wanted})
         return [stored_of(found) if found.get("found") else None for found in answer["docs"]]
 
     async def write(self, writes: Sequence[Write]) -> list[Written]:
@@ -216,7 +223,7 @@ class ProductStore:
     async def _bulk(self, writes: Sequence[Write]) -> list[Written] | None:
         """One request's outcome of each write; None when it was too large."""
         body = "".join(write.lines for write in writes)
-        answer = await self._ask("writing codes", "POST", "/_bulk", body=body, expected=(_TOO_LARGE,))
+        answer = await self._requests.ask("writing codes", "POST", "/_bulk", body=body, expected=(_TOO_LARGE,))
         if answer is None:
             return None
         found = read_items(answer, len(writes))
@@ -226,81 +233,34 @@ class ProductStore:
         """Waits before a point in time is opened in the place of a lost one, the `lost`-th in a row."""
         if lost >= self._budget.tries:
             message = f"{span.shard.key} lost its point in time {lost} times in a row"
-            raise SearchError(message, next_step=_RESUME)
+            raise SearchError(message, next_step=RESUME)
         _log.info("the point in time of %s was lost, another one is opened", span.shard.key)
         await self._budget.pause(lost, 0.0)
 
     async def _search(self, body: Mapping[str, Any]) -> list[dict[str, Any]] | None:
         """The hits of a page; None when the point in time is lost, with the node that held it or by its age."""
-        answer = await self._ask("reading products", "POST", "/_search", body=body, expected=_LOST)
+        answer = await self._requests.ask("reading products", "POST", "/_search", body=body, expected=_LOST)
         if answer is None:
             return None
         hits: list[dict[str, Any]] = answer["hits"]["hits"]
         return hits
 
     async def _open(self, shard: Shard) -> str:
-        path = f"/{_quoted(shard.index)}/_search/point_in_time"
+        path = f"/{quoted(shard.index)}/_search/point_in_time"
         params = {"keep_alive": self._keep_alive, "preference": f"_shards:{shard.number}"}
-        answer = await self._ask(f"opening a point in time of {shard.index}", "POST", path, params=params)
+        answer = await self._requests.ask(f"opening a point in time of {shard.index}", "POST", path, params=params)
         pit: str = answer["pit_id"]
         return pit
 
     async def _close(self, pit: str) -> None:
         """Frees what a point in time holds; when that fails it ends by itself."""
-        from opensearchpy import exceptions as client_errors
-
-        try:
-            body = {"pit_id": [pit]}
-            await self._client.transport.perform_request("DELETE", "/_search/point_in_time", body=body)
-        except client_errors.OpenSearchException as error:
-            _log.debug("a point in time was not closed: %s", reason_of(error))
-
-    async def _ask(
-        self,
-        purpose: str,
-        method: str,
-        path: str,
-        *,
-        params: Mapping[str, Any] | None = None,
-        body: Any = None,
-        expected: tuple[int, ...] = (),
-    ) -> Any:
-        """The answer, tried again through overload and outages; None for an expected failure."""
-        from opensearchpy import exceptions as client_errors
-
-        tried = 0
-        while True:
-            try:
-                answer = await self._client.transport.perform_request(method, path, params=params, body=body)
-                if not _has_failed_shards(answer):
-                    return answer
-                trouble: Exception = SearchError(f"{purpose}: not every shard answered", next_step=_RESUME)
-            except client_errors.OpenSearchException as error:
-                status = (
-                    getattr(error, "status_code", None) if isinstance(error, client_errors.TransportError) else None
-                )
-                if status in expected:
-                    return None
-                if isinstance(status, int) and status not in TRANSIENT:
-                    raise explained(error, url_of(self._client), purpose) from error
-                trouble = explained(error, url_of(self._client), purpose)
-            tried += 1
-            if tried >= self._budget.tries:
-                raise SearchError(f"gave up after {tried} tries: {trouble}", next_step=_RESUME)
-            _log.info("again: %s", trouble)
-            await self._budget.pause(tried, 0.0)
-
-
-def _has_failed_shards(answer: Any) -> bool:
-    """Whether a search or a refresh reached only some of its shards, so that products would be missing unseen."""
-    shards = answer.get("_shards") if isinstance(answer, Mapping) else None
-    return isinstance(shards, Mapping) and bool(shards.get("failed"))
+        await self._requests.ask_once("DELETE", "/_search/point_in_time", {"pit_id": [pit]})
 
 
 def _give_up(failed: Sequence[Written], count: int, tried: int) -> None:
     broken = all(found.status == _FAILED for found in failed)
     if not broken or (len(failed) == count and count > 1):
-        raise SearchError(f"gave up after {tried} tries: {failed[0].reason}", next_step=_RESUME)
+        raise SearchError(f"gave up after {tried} tries: {failed[0].reason}", next_step=RESUME)
 
 
 def _settled(found: Written) -> Written:
@@ -313,7 +273,3 @@ def _settled(found: Written) -> Written:
     if not ours or found.type == "index_not_found_exception":
         raise SearchError(f"OpenSearch answered {found.status}: {found.reason}", next_step=_RIGHTS)
     return found
-
-
-def _quoted(name: str) -> str:
-    return quote(name, safe="")

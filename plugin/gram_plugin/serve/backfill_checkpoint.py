@@ -20,6 +20,7 @@ class Job:
     Attributes:
         indices: the UUID of each concrete index, which tells it from one made later under its name.
         into: the new index that products are copied to; empty in place.
+        alias: the name that moves there; empty in place.
     """
 
     url: str
@@ -31,6 +32,7 @@ class Job:
     slice: str
     dead_letters: str
     into: str = ""
+    alias: str = ""
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,7 @@ class BackfillCheckpoint:
         try:
             document = json.loads(self.path.read_text(encoding="utf-8"))
             job, position = document["job"], _position_of(document["position"])
+            self._refuse_other(job)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -124,7 +127,6 @@ class BackfillCheckpoint:
                 f"the checkpoint {self.path} cannot be read: {error!r}",
                 next_step="remove it to begin at the beginning, or name another with --checkpoint",
             ) from error
-        self._refuse_other(job)
         return position
 
     def _refuse_other(self, job: Mapping[str, Any]) -> None:
@@ -132,7 +134,7 @@ class BackfillCheckpoint:
         changed = [
             f"{name} was {job.get(name)!r}, is {ours.get(name)!r}"
             for name in ours.keys() | job.keys()
-            if job.get(name) != ours.get(name)
+            if not (_agree(job[name], ours[name]) if name == "indices" else job.get(name) == ours.get(name))
         ]
         if changed:
             raise ConfigError(
@@ -158,6 +160,11 @@ class BackfillCheckpoint:
     def remove(self) -> None:
         """Forgets the job: it is done."""
         self.path.unlink(missing_ok=True)
+
+
+def _agree(earlier: Mapping[str, str], now: Mapping[str, str]) -> bool:
+    """Whether no index was made anew under its name; indices come and go behind an alias that rolls over."""
+    return all(earlier[name] == now[name] for name in earlier.keys() & now.keys())
 
 
 def _position_of(document: Mapping[str, Any]) -> Position:

@@ -19,6 +19,7 @@ from gram_plugin.search.backfill import WHOLE, Slice, State, uuids_of
 from gram_plugin.search.client import Address, address, connect, connect_async
 from gram_plugin.search.mappings import check_index
 from gram_plugin.search.productstore import Census, ProductStore
+from gram_plugin.search.requests import Requests
 from gram_plugin.serve.backfill import Backfill, Listener, Report
 from gram_plugin.serve.backfill_checkpoint import BackfillCheckpoint, Job
 from gram_plugin.serve.backfill_inplace import InPlace
@@ -49,6 +50,8 @@ class Wish:
     part: Slice = WHOLE
     rate: float = 0.0
     follow_s: float | None = None
+    into: str | None = None
+    alias: str | None = None
     bulk: int = 500
     threads: int = 2
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -56,11 +59,12 @@ class Wish:
 
 @dataclass(frozen=True)
 class Done:
-    """The end of a backfill, and what the index has now."""
+    """The end of a backfill, and what the index has now; `into` is the new one, if there is one."""
 
     report: Report
     census: Census
     generation: str
+    into: str = ""
 
 
 def slice_of(text: str) -> Slice:
@@ -98,7 +102,7 @@ def survey(wish: Wish, console: Console) -> Survey:
         GramError: the bundle, the index or OpenSearch are unusable.
     """
     found = address(wish.url, ca_file=wish.ca_file)
-    fields = fields_of_index(found, wish.index)
+    fields = GramFields.WEIGHTED if wish.into else fields_of_index(found, wish.index)
     generator = OnnxGenerator.open(wish.bundle, threads=wish.threads)
     with reporting(console) as progress:
         return asyncio.run(_survey(wish, found, generator, fields, progress))
@@ -107,14 +111,15 @@ def survey(wish: Wish, console: Console) -> Survey:
 async def _survey(
     wish: Wish, found: Address, generator: OnnxGenerator, fields: GramFields, progress: Progress
 ) -> Survey:
-    settings = _settings(wish, found)
-    meter = _Meter(progress, "survey")
+    settings = settings_of(wish, found)
+    meter = Meter(progress, "survey")
     async with store_of(wish, found) as store, coder_of(generator, settings) as coder:
         rules = Rules(generator.generation, settings.max_codes, fields)
         return await Surveyor(store, coder, rules, part=wish.part).run(meter.expect, meter.advance)
 
 
-def _settings(wish: Wish, found: Address) -> SidecarSettings:
+def settings_of(wish: Wish, found: Address) -> SidecarSettings:
+    """The settings that a sidecar would have here."""
     return SidecarSettings.from_mapping({**wish.environment, variable("upstream_url"): found.url})
 
 
@@ -132,14 +137,15 @@ def fields_of_index(found: Address, index: str) -> GramFields:
 async def _backfill(
     wish: Wish, found: Address, generator: OnnxGenerator, fields: GramFields, progress: Progress
 ) -> Done:
-    settings = _settings(wish, found)
+    settings = settings_of(wish, found)
     async with store_of(wish, found) as store, coder_of(generator, settings) as coder:
+        await store.require_sources()
         checkpoint = BackfillCheckpoint(wish.checkpoint, await _job(wish, found, generator, settings, store))
         start = checkpoint.load()
         letters = DeadLetterFile(wish.dead_letters, resume_at=start.dead_letter_bytes if start else None)
         rules = Rules(generator.generation, settings.max_codes, fields)
         desk = InPlace(store, Clerk(coder, rules, Pacer(wish.rate)))
-        listener = _Meter(progress, "backfill").listener
+        listener = Meter(progress, "backfill").listener
         with letters, stopping() as stop:
             program = Backfill(store, desk, checkpoint, letters, part=wish.part, stop=stop, listener=listener)
             follow_s = wish.follow_s
@@ -165,13 +171,23 @@ async def _job(
 @asynccontextmanager
 async def store_of(wish: Wish, found: Address) -> AsyncIterator[ProductStore]:
     """The products of the index, over connections that are closed at the end."""
+    async with requests_to(found) as requests:
+        yield ProductStore(requests, wish.index, page=page_of(wish))
+
+
+def page_of(wish: Wish) -> int:
+    """Most products in a page: no more than a second's worth, so that the rate is even and a signal is heeded soon."""
+    return min(wish.bulk, max(1, int(wish.rate))) if wish.rate else wish.bulk
+
+
+@asynccontextmanager
+async def requests_to(found: Address) -> AsyncIterator[Requests]:
+    """Requests over connections that are closed at the end."""
     client = connect_async(
         found.url, timeout_s=_ANSWER_S, username=found.username, password=found.password, ca_file=found.ca_file
     )
-    # A page never holds more than a second's worth, so that the rate is even and a signal is heeded soon.
-    page = min(wish.bulk, max(1, int(wish.rate))) if wish.rate else wish.bulk
     try:
-        yield ProductStore(client, wish.index, Retrying(), page=page)
+        yield Requests(client, Retrying())
     finally:
         await client.close()
 
@@ -207,7 +223,7 @@ def stopping() -> Iterator[asyncio.Event]:
             loop.remove_signal_handler(number)
 
 
-class _Meter:
+class Meter:
     """Tells the progress of reading everything; rounds after the first are not counted."""
 
     def __init__(self, progress: Progress, stage: str) -> None:
@@ -218,13 +234,16 @@ class _Meter:
 
     @property
     def listener(self) -> Listener:
+        """Whom a backfill tells."""
         return Listener(self.expect, self.advance)
 
     def expect(self, total: int) -> None:
+        """Takes the number of products to read."""
         self._total = total
         self._progress(self._stage, 0, total)
 
     def advance(self, number: int) -> None:
+        """Takes the number of products settled since the last call."""
         self._done += number
         if self._done <= self._total:
             self._progress(self._stage, self._done, self._total)
@@ -249,8 +268,10 @@ def report_lines(done: Done, wish: Wish) -> list[str]:
     if tally.failed:
         lines.append(f"what failed and why is in {wish.dead_letters}")
     others = census.products - census.coded - census.pending
+    if done.into and not done.report.stopped:
+        lines.append(f"the alias {wish.alias} leads to {done.into}")
     lines.append(
-        f"{wish.index} has {census.products} products: {census.coded} with {done.generation}, "
+        f"{done.into or wish.index} has {census.products} products: {census.coded} with {done.generation}, "
         f"{census.pending} pending, {others} others"
     )
     return lines
@@ -261,6 +282,7 @@ def report_document(done: Done) -> dict[str, Any]:
     tally = done.report.tally
     return {
         "generation": done.generation,
+        "into": done.into or None,
         **asdict(tally),
         "by_codes": {str(number): count for number, count in tally.by_codes.items()},
         "codes_per_product": round(tally.codes_per_product, 4),

@@ -1,4 +1,4 @@
-"""The verb `gram backfill`: its options, and nothing that is slow to import."""
+"""The verbs `gram backfill` and `gram clean-up`: their options, and nothing that is slow to import."""
 
 from __future__ import annotations
 
@@ -6,19 +6,24 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
+from gram_plugin.errors import ConfigError
 from gram_plugin.search.client import CA_VARIABLE, DEFAULT_URL, URL_VARIABLE
+
+if TYPE_CHECKING:
+    from gram_plugin.serve.backfill_program import Done, Wish
 
 _INTERRUPTED = 130
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the verb to the program."""
+    """Adds the verbs to the program."""
     app.command("backfill")(_backfill)
+    app.command("clean-up")(_clean_up)
 
 
 def _backfill(
@@ -34,6 +39,11 @@ def _backfill(
     interval: Annotated[
         float, typer.Option("--interval", min=0.1, max=86_400, help="With --follow: seconds between two looks.")
     ] = 30.0,
+    into: Annotated[
+        str | None,
+        typer.Option("--into", help="Copy to this new index instead, then move the alias there; auto names it."),
+    ] = None,
+    alias: Annotated[str | None, typer.Option("--alias", help="With --into: the alias that moves.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Write nothing: count, estimate the time, show codes of some products.")
     ] = False,
@@ -58,6 +68,7 @@ def _backfill(
     from gram_plugin.serve import backfill_program as program
 
     shared = program.slice_of(part)
+    _check_into(into, alias, follow=follow, parts=shared.of)
     stem = f"{index}.backfill" + (f"-{shared.number}-of-{shared.of}" if shared.of > 1 else "")
     console = Console(stderr=True, soft_wrap=True)
     wish = program.Wish(
@@ -68,6 +79,8 @@ def _backfill(
         part=shared,
         rate=rate,
         follow_s=interval if follow else None,
+        into=into,
+        alias=alias,
         bulk=bulk,
         threads=threads,
         checkpoint=checkpoint or Path(f"{stem}.json"),
@@ -78,12 +91,45 @@ def _backfill(
         found = program.survey(wish, console)
         _say(console, program.survey_lines(found, wish), program.survey_document(found) if as_json else None)
         return
-    done = program.backfill(wish, console)
+    done = _run(wish, console)
     _say(console, program.report_lines(done, wish), program.report_document(done) if as_json else None)
     if done.report.stopped and not follow:
         console.print("interrupted — run the same command again, it goes on where it stopped")
         raise typer.Exit(_INTERRUPTED)
     raise typer.Exit(1 if done.report.tally.failed else 0)
+
+
+def _check_into(into: str | None, alias: str | None, *, follow: bool, parts: int) -> None:
+    if (into is None) != (alias is None):
+        raise ConfigError("--into and --alias belong together", next_step="pass both, or none to write in place")
+    if into is not None and (follow or parts > 1):
+        raise ConfigError("--into works alone, without --follow and --slice", next_step="leave them out")
+
+
+def _run(wish: Wish, console: Console) -> Done:
+    from gram_plugin.serve.backfill_into import backfill_into
+    from gram_plugin.serve.backfill_program import backfill
+
+    return backfill(wish, console) if wish.into is None else backfill_into(wish, console)
+
+
+def _clean_up(
+    alias: Annotated[str, typer.Argument(help="The alias that the indices were made for.")],
+    url: Annotated[str, typer.Option("--url", envvar=URL_VARIABLE, help="URL of OpenSearch.")] = DEFAULT_URL,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete them; without it they are only named.")] = False,
+    ca: Annotated[str | None, typer.Option("--ca", envvar=CA_VARIABLE, help="PEM file to trust for https.")] = None,
+) -> None:
+    """Name, or with --yes delete, the indices that `gram backfill --into` made for ALIAS and nothing leads to.
+
+    Only indices called ALIAS-gram-GENERATION-YYYYMMDDHHMMSS that carry the mark of a backfill and no alias.
+    """
+    from gram_plugin.serve.backfill_into import clean_up
+
+    names = clean_up(url, alias, ca, delete=yes)
+    for name in names:
+        typer.echo(f"{name}: {'deleted' if yes else 'would be deleted with --yes'}")
+    if not names:
+        typer.echo(f"nothing to clean up for {alias}")
 
 
 def _say(console: Console, lines: Iterable[str], document: Mapping[str, Any] | None) -> None:

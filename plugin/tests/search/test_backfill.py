@@ -20,8 +20,10 @@ from gram_plugin.search.backfill import (
     Written,
     copy_lines,
     count_body,
+    deletion_line,
     is_same,
     next_size,
+    overwriting_lines,
     page_body,
     partial_document,
     read_items,
@@ -148,8 +150,21 @@ def test_a_write_names_the_version_that_was_read() -> None:
     place = {"_index": "shop", "_id": "p1", "if_seq_no": 7, "if_primary_term": 2, "routing": "r"}
     assert (action, document) == ({"update": place}, {"doc": {"gram": FRESH}})
     action, document = map(json.loads, copy_lines(routed, "new", FRESH).splitlines())
-    place = {"_index": "new", "_id": "p1", "version": 3, "version_type": "external", "routing": "r"}
+    place = {
+        "_index": "new",
+        "_id": "p1",
+        "pipeline": "_none",
+        "version": 3,
+        "version_type": "external",
+        "routing": "r",
+    }
     assert (action, document) == ({"index": place}, {"title": "\ud800", "gram": FRESH})
+    copied = Stored("new", "p1", {}, 8, 1, 4)
+    action, document = map(json.loads, overwriting_lines(routed, copied, FRESH).splitlines())
+    place = {"_index": "new", "_id": "p1", "pipeline": "_none", "if_seq_no": 8, "if_primary_term": 1, "routing": "r"}
+    assert (action, document) == ({"index": place}, {"title": "\ud800", "gram": FRESH})
+    place = {"_index": "new", "_id": "p1", "if_seq_no": 8, "if_primary_term": 1}
+    assert json.loads(deletion_line(copied)) == {"delete": place}
     assert "routing" not in update_lines(PRODUCT, {})
 
 

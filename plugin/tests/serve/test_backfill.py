@@ -26,6 +26,7 @@ from gram_plugin.errors import ConfigError, DecodeError, SearchError
 from gram_plugin.search.backfill import WHOLE, Slice, State
 from gram_plugin.search.document import gram_object, pending_object, replacing
 from gram_plugin.search.productstore import Census, ProductStore
+from gram_plugin.search.requests import Requests
 from gram_plugin.serve.backfill import Backfill, Listener, Report
 from gram_plugin.serve.backfill_checkpoint import BackfillCheckpoint, Job, Position, Reach, Tally
 from gram_plugin.serve.backfill_inplace import InPlace
@@ -290,7 +291,7 @@ class Place:
             self.pauses.append(seconds)
 
         retrying = Retrying(tries=tries, sleep=pause, chance=random.Random(7))
-        return ProductStore(self.index, "shop", retrying, page=page)  # type: ignore[arg-type]
+        return ProductStore(Requests(self.index, retrying), "shop", page=page)  # type: ignore[arg-type]
 
     @asynccontextmanager
     async def coding(self) -> AsyncIterator[Coder]:
@@ -619,6 +620,18 @@ def test_a_checkpoint_of_another_job_is_refused_and_the_difference_named(place: 
         other.load()
     assert "generation was 'g2', is 'g3'; indices was {'shop': 'u'}, is {'shop': 'v'}" in caught.value.message
     assert "--checkpoint" in caught.value.next_step
+
+
+def test_indices_may_come_and_go_behind_an_alias(place: Place) -> None:
+    """A rollover or a deleted old index is no other job; one made anew under its name is."""
+    place.checkpoint.save(Position(1, {}, 0, Tally()))
+    for indices, is_same in [({"shop": "u", "shop-2": "v"}, True), ({"shop-2": "v"}, True), ({"shop": "w"}, False)]:
+        other = BackfillCheckpoint(place.checkpoint.path, replace(JOB, indices=indices))
+        if is_same:
+            assert other.load() == Position(1, {}, 0, Tally())
+        else:
+            with pytest.raises(ConfigError, match="indices was"):
+                other.load()
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"job": 1}', '{"job": {}, "position": {}}'])

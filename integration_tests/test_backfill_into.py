@@ -1,0 +1,314 @@
+"""`gram backfill --into` against a real OpenSearch: a new index with codes takes the place of the old one."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opensearchpy import AuthorizationException, OpenSearch
+
+from gram_plugin.contract.bundle import read_manifest
+from gram_plugin.contract.text import render_product, source_hash
+from gram_plugin.node.node import RunningNode
+
+GRAM = [sys.executable, "-m", "gram_plugin.cli"]
+BUNDLE = Path(__file__).parents[1] / "plugin/tests/decode/tiny_bundle"
+MANIFEST = read_manifest(BUNDLE)
+SEED = 20261121
+
+
+@pytest.fixture
+def environment() -> dict[str, str]:
+    """The environment of this process without settings of ours."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("GRAM_")}
+
+
+@pytest.fixture
+def source(client: OpenSearch, index_name: str) -> str:
+    """An index without gram fields behind the alias NAME-live, with settings and an alias of its own kind."""
+    name = f"{index_name}-old"
+    body = {
+        "settings": {
+            "number_of_shards": 2,
+            "number_of_replicas": 0,
+            "analysis": {"analyzer": {"mine": {"type": "custom", "tokenizer": "whitespace"}}},
+        },
+        "mappings": {
+            "_meta": {"owner": "shop"},
+            "properties": {"title": {"type": "text", "analyzer": "mine"}, "price": {"type": "double"}},
+        },
+        "aliases": {f"{index_name}-live": {"filter": {"range": {"price": {"gte": -10_000}}}}},
+    }
+    client.indices.create(index=name, body=body)
+    return name
+
+
+def products(number: int) -> dict[str, dict[str, Any]]:
+    """Products by id."""
+    return {f"p{n}": {"title": f"grey velvet sofa {n} with a tall back", "price": n} for n in range(number)}
+
+
+def put(client: OpenSearch, index: str, documents: Mapping[str, Any], **more: Any) -> None:
+    """Writes documents past every sidecar."""
+    lines = [line for name, found in documents.items() for line in ({"index": {"_id": name, **more}}, found)]
+    answer = client.bulk(index=index, body=lines, refresh=True)
+    assert not answer["errors"], answer
+
+
+def stored(client: OpenSearch, index: str) -> dict[str, Any]:
+    """Every hit of an index by id."""
+    client.indices.refresh(index=index)
+    body = {"size": 10_000, "query": {"match_all": {}}, "version": True}
+    hits = client.search(index=index, body=body)["hits"]["hits"]
+    return {hit["_id"]: hit for hit in hits}
+
+
+def plain(hits: Mapping[str, Any]) -> dict[str, Any]:
+    """The documents without their `gram` objects."""
+    return {name: {key: value for key, value in hit["_source"].items() if key != "gram"} for name, hit in hits.items()}
+
+
+def hashes(hits: Mapping[str, Any]) -> dict[str, str]:
+    """The hash of the text that each product was coded from."""
+    return {name: hit["_source"]["gram"]["source"] for name, hit in hits.items()}
+
+
+def hash_of(title: str) -> str:
+    """What `gram.source` is for a product of this title."""
+    return source_hash(render_product({"title": title}, MANIFEST.rendering), MANIFEST.generation)
+
+
+def command(node: RunningNode, index: str, *arguments: str) -> list[str]:
+    """One `gram backfill` of small pages."""
+    return [
+        *GRAM,
+        *("backfill", index, "--url", node.url, "--bundle", str(BUNDLE)),
+        *("--json", "--bulk", "10", "--threads", "1", *arguments),
+    ]
+
+
+def run(folder: Path, environment: Mapping[str, str], words: list[str], code: int = 0) -> tuple[Any, str]:
+    """Report and words of a run to its end."""
+    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == code, done.stderr
+    return json.loads(done.stdout) if done.stdout.startswith("{") else done.stdout, done.stderr
+
+
+def test_a_new_index_takes_the_place_of_the_old_one(
+    node: RunningNode,
+    client: OpenSearch,
+    index_name: str,
+    source: str,
+    environment: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    """Documents, versions, mapping, settings and the alias's filter go over; the source stays as it was."""
+    alias = f"{index_name}-live"
+    put(client, source, products(25))
+    put(client, source, {"p3": {"title": "a second version", "price": 3}})
+    put(client, source, {"routed": {"title": "lamp", "price": 1}}, routing="r")
+    before = stored(client, source)
+    words = command(node, alias, "--into", "auto", "--alias", alias)
+    report, _ = run(tmp_path, environment, words)
+    (name,) = client.indices.get_alias(name=alias)
+    assert (report["into"], report["coded"], report["index"]) == (
+        name,
+        26,
+        {"products": 26, "coded": 26, "pending": 0},
+    )
+    after = stored(client, name)
+    assert plain(after) == plain(before)
+    assert {key: hit["_version"] for key, hit in after.items()} == {key: hit["_version"] for key, hit in before.items()}
+    assert hashes(after) == {key: hash_of(hit["_source"]["title"]) for key, hit in before.items()}
+    assert after["routed"]["_routing"] == "r"
+    assert stored(client, source) == before
+    with pytest.raises(AuthorizationException):
+        client.index(index=source, id="late", body={"title": "written where nobody looks"})
+    made = client.indices.get(index=name)[name]
+    assert made["aliases"] == {alias: {"filter": {"range": {"price": {"gte": -10_000}}}}}
+    assert made["settings"]["index"]["analysis"] == {
+        "analyzer": {"mine": {"type": "custom", "tokenizer": "whitespace"}}
+    }
+    assert made["mappings"]["_meta"]["owner"] == "shop"
+    assert made["mappings"]["properties"]["title"] == {"type": "text", "analyzer": "mine"}
+    assert client.indices.get(index=source)[source]["aliases"] == {}
+    assert list(tmp_path.iterdir()) == []
+    again, _ = run(tmp_path, environment, words)
+    assert (again["into"], again["read"]) == (name, 0)
+
+
+def test_clean_up_takes_only_its_own_that_nothing_leads_to(
+    node: RunningNode,
+    client: OpenSearch,
+    index_name: str,
+    source: str,
+    environment: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    """Not an index of a like name, not one with any alias, not one by another name; and nothing without --yes."""
+    alias = f"{index_name}-live"
+    put(client, source, products(3))
+    report, _ = run(tmp_path, environment, command(node, source, "--into", "auto", "--alias", alias))
+    own, stranger = report["into"], f"{alias}-gram-g1-20200101000000"
+    client.indices.create(index=stranger)
+    words = [*GRAM, "clean-up", alias, "--url", node.url]
+    assert run(tmp_path, environment, words)[0] == f"nothing to clean up for {alias}\n"
+    client.indices.update_aliases(
+        body={"actions": [{"remove": {"index": own, "alias": alias}}, {"add": {"index": own, "alias": f"{alias}-b"}}]}
+    )
+    assert run(tmp_path, environment, [*words, "--yes"])[0] == f"nothing to clean up for {alias}\n"
+    client.indices.delete_alias(index=own, name=f"{alias}-b")
+    assert run(tmp_path, environment, words)[0] == f"{own}: would be deleted with --yes\n"
+    assert client.indices.exists(index=own)
+    assert run(tmp_path, environment, [*words, "--yes"])[0] == f"{own}: deleted\n"
+    assert not client.indices.exists(index=own)
+    assert client.indices.exists(index=stranger)
+    assert client.indices.exists(index=source)
+
+
+def test_the_alias_stays_when_a_product_cannot_be_copied(
+    node: RunningNode, client: OpenSearch, index_name: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """Counts differ, so nothing moves; the dead letter has the reason, and the next run goes on once it is repaired."""
+    source, alias, name = f"{index_name}-old", f"{index_name}-live", f"{index_name}-new"
+    client.indices.create(
+        index=source, body={"mappings": {"dynamic": False, "properties": {"title": {"type": "text"}}}}
+    )
+    client.indices.put_alias(index=source, name=alias)
+    put(client, source, {**products(4), "huge": {"title": "lamp", "sku": "x" * 40_000}})
+    client.indices.put_mapping(index=source, body={"properties": {"sku": {"type": "keyword"}}})
+    words = command(node, source, "--into", name, "--alias", alias)
+    _, said = run(tmp_path, environment, words, code=1)
+    assert f"the alias was not moved: {source} has 5 products, {name} has 4" in said
+    assert list(client.indices.get_alias(name=alias)) == [source]
+    (letter,) = [
+        json.loads(line) for line in (tmp_path / f"{source}.backfill.dead-letters.jsonl").read_text().splitlines()
+    ]
+    assert (letter["id"], letter["status"]) == ("huge", 400)
+    put(client, source, {"p1": {"title": "changed"}})
+    client.delete(index=source, id="huge")
+    client.delete(index=source, id="p0")
+    put(client, source, {"p0": {"title": "deleted and made anew"}})
+    run(tmp_path, environment, words, code=1)  # what failed stays said, though the alias has moved
+    assert list(client.indices.get_alias(name=alias)) == [name]
+    assert plain(stored(client, name)) == plain(stored(client, source))
+    assert plain(stored(client, name))["p0"] == {"title": "deleted and made anew"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--into", "x"], 2, "--into and --alias belong together"),
+        (["--into", "x", "--alias", "y", "--follow"], 2, "without --follow and --slice"),
+        (["--into", "{source}", "--alias", "y"], 2, "is both source and new index"),
+        (["--into", "x", "--alias", "{source}"], 2, "is the name of an index"),
+        (["--into", "{other}", "--alias", "y"], 2, "exists and is no copy"),
+        (["--into", "x", "--alias", "{other}-alias"], 2, "besides"),
+    ],
+)
+def test_names_in_use_are_refused(
+    node: RunningNode,
+    client: OpenSearch,
+    index_name: str,
+    source: str,
+    environment: dict[str, str],
+    tmp_path: Path,
+    arguments: list[str],
+    code: int,
+    said: str,
+) -> None:
+    """Nothing is made or moved."""
+    other = f"{index_name}-other"
+    client.indices.create(index=other, body={"aliases": {f"{other}-alias": {}}})
+    filled = [argument.format(source=source, other=other) for argument in arguments]
+    _, found = run(tmp_path, environment, command(node, source, *filled), code)
+    assert said in found
+    assert set(client.indices.get(index=f"{index_name}*,x*")) == {source, other}
+
+
+class Writer(threading.Thread):
+    """Changes, adds and deletes products through the alias until it is told to stop."""
+
+    def __init__(self, client: OpenSearch, alias: str, documents: Mapping[str, Any]) -> None:
+        super().__init__()
+        self._client = client
+        self._alias = alias
+        self._chance = random.Random(SEED)
+        self._ended = threading.Event()
+        self.expected: dict[str, Any] = dict(documents)
+
+    def run(self) -> None:
+        """Writes and remembers what was acknowledged."""
+        number = 0
+        while not self._ended.wait(0.03):
+            number += 1
+            name = self._chance.choice([*sorted(self.expected), f"new{number}"])
+            document = {"title": f"yellow lamp {number}", "price": -number}
+            try:
+                self._client.index(index=self._alias, id=name, body=document)
+            except AuthorizationException:
+                continue  # it was on its way to the old index when the alias moved: refused, not lost
+            self.expected[name] = document
+
+    def end(self) -> None:
+        """Returns after its last write."""
+        self._ended.set()
+        self.join()
+
+
+def test_killed_at_random_moments_beside_a_writer_nothing_is_lost(
+    node: RunningNode,
+    client: OpenSearch,
+    index_name: str,
+    source: str,
+    environment: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    """After kills in the copy, what was written through the alias before and after it moved is in the new index."""
+    alias, chance, documents = f"{index_name}-live", random.Random(SEED), products(300)
+    put(client, source, documents)
+    words = command(node, alias, "--into", f"{index_name}-new", "--alias", alias, "--checkpoint", "c.json")
+    writer = Writer(client, alias, documents)
+    writer.start()
+    try:
+        for _ in range(4):
+            process = subprocess.Popen(
+                words, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
+            kill_after(process, tmp_path / "c.json", chance.randint(1, 8), chance.uniform(0, 0.05))
+        done = subprocess.run(
+            words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
+        )
+        # A writer that never pauses may keep the counts apart: then the alias stays, and that is said.
+        assert done.returncode == 0 or "the alias was not moved" in done.stderr, done.stderr
+    finally:
+        writer.end()
+    run(tmp_path, environment, words)
+    assert list(client.indices.get_alias(name=alias)) == [f"{index_name}-new"]
+    run(tmp_path, environment, command(node, alias))
+    found = stored(client, f"{index_name}-new")
+    assert plain(found) == writer.expected
+    assert hashes(found) == {name: hash_of(document["title"]) for name, document in writer.expected.items()}
+
+
+def kill_after(process: subprocess.Popen[bytes], checkpoint: Path, changes: int, later_s: float) -> None:
+    """Kills a process some time after its checkpoint has changed so many times."""
+    seen, moments = 0, 0
+    while process.poll() is None and seen < changes:
+        found = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+        seen += found != moments
+        moments = found
+        time.sleep(0.0005)
+    time.sleep(later_s)  # reading, coding, writing or saving: whatever it does then
+    process.send_signal(signal.SIGKILL)
+    process.wait()
