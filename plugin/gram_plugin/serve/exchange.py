@@ -87,7 +87,8 @@ class Exchange:
         Raises:
             SearchError: OpenSearch gave no answer.
         """
-        self._explains = self._asks_points = self._asked.kind is Kind.SEARCH and items[0].explain
+        self._explains = not self._asked.kind.is_multi and items[0].explain
+        self._asks_points = self._explains and not self._asked.kind.is_template  # which gives no points
         try:
             return await self._run(items, rescue_below)
         except BaseException:  # a hang-up too: no answer may be left open
@@ -143,7 +144,8 @@ class Exchange:
         return Exchanged(kept, [_refused(decision) for decision in decisions] if refused else decisions)
 
     async def _send(self, items: Sequence[Item], decisions: Sequence[Decision]) -> UpstreamStream:
-        bodies = [decision.enriched or item.lexical for item, decision in zip(items, decisions, strict=True)]
+        pairs = zip(items, decisions, strict=True)
+        bodies = [item.carrying(found.enriched) if found.enriched else item.lexical for item, found in pairs]
         content = render_items(items, bodies, self._asked.kind)
         headers = self._headers
         body: Body = content
@@ -178,7 +180,7 @@ class Exchange:
         if not enriched or stream.status != 200:
             return bool(enriched) and stream.status in _REFUSALS
         encoding = header(stream.headers, b"content-encoding")
-        if self._asked.kind is Kind.SEARCH:
+        if not self._asked.kind.is_multi:
             start = inflated(encoding, (await stream.peek())[:4096], 1 << 20)
             return start is not None and _FAILED_SHARDS.search(start[:4096]) is not None
         answers = await self._answers(stream, len(decisions), only_if=_has_trouble)
@@ -208,7 +210,7 @@ def _read_answers(
         document = json.loads(text, object_pairs_hook=_looked_at)
     except (ValueError, RecursionError):
         return None
-    answers = [document] if kind is Kind.SEARCH else _responses(document)
+    answers = _responses(document) if kind.is_multi else [document]
     return answers if all(isinstance(answer, dict) for answer in answers) else None
 
 

@@ -12,9 +12,12 @@ from urllib.parse import parse_qsl, quote, urlencode
 from gram_plugin.errors import RequestError
 from gram_plugin.search.query import GramExtension, Mode, find_query_text, reason_untouched, take_extension
 from gram_plugin.serve.indices import IndexNames
+from gram_plugin.serve.pit import indices_of_pit
 from gram_plugin.serve.status import NotEnriched, Reason, Status, off
 
 MODE_HEADER = "x-gram-mode"
+MAX_EXPRESSION_CHARS = 3000
+"""Longest list of indices that is looked up for a point in time; OpenSearch takes 4096 bytes of a request line."""
 _RESOLUTION = ("allow_no_indices", "expand_wildcards", "ignore_unavailable")
 _UNTOUCHED = {"off": Reason.MODE, "no-query": Reason.NO_QUERY, "hybrid": Reason.HYBRID, "no-score": Reason.NO_SCORE}
 
@@ -24,6 +27,18 @@ class Kind(StrEnum):
 
     SEARCH = "_search"
     MSEARCH = "_msearch"
+    SEARCH_TEMPLATE = "_search/template"
+    MSEARCH_TEMPLATE = "_msearch/template"
+
+    @property
+    def is_multi(self) -> bool:
+        """Whether a request holds several searches, each behind a head line."""
+        return self in (Kind.MSEARCH, Kind.MSEARCH_TEMPLATE)
+
+    @property
+    def is_template(self) -> bool:
+        """Whether searches are templates, which OpenSearch renders."""
+        return self in (Kind.SEARCH_TEMPLATE, Kind.MSEARCH_TEMPLATE)
 
 
 @dataclass(frozen=True)
@@ -55,29 +70,56 @@ class Search:
 
 
 @dataclass(frozen=True)
-class Item:
-    """One search of a request; `lexical` is what OpenSearch gets when nothing is added.
+class Frame:
+    """The bytes around a search body."""
 
-    `wanted` is the search, or why it stays lexical whatever the model says; `explain` whether the answer is to tell
-    where its scores come from.
+    before: bytes = b""
+    behind: bytes = b""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One search of a request body as it came: its head line, empty for a single search, and itself."""
+
+    head: bytes
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Item:
+    """One search of a request.
+
+    Attributes:
+        head: its line in `_msearch`.
+        lexical: what OpenSearch gets when nothing is added.
+        wanted: the search, or why it stays lexical whatever the model says.
+        explain: whether the answer is to tell where its scores come from.
+        frame: what stands before and behind a search body to make an item of it; nothing but in a template.
     """
 
     head: bytes
     lexical: bytes
     wanted: Search | Status
     explain: bool = False
+    frame: Frame = Frame()
+
+    def carrying(self, body: bytes) -> bytes:
+        """The item with this search body."""
+        return self.frame.before + body + self.frame.behind
 
 
 def target_of(method: str, raw_path: bytes, query: bytes) -> Target | None:
     """The target of a search request; None for every request that is none."""
     steps = raw_path.decode("latin-1").strip("/").split("/")
-    if method not in ("GET", "POST") or len(steps) > 2 or steps[-1] not in set(Kind):
+    size = 2 if steps[-1] == "template" else 1
+    before, endpoint = steps[:-size], "/".join(steps[-size:])
+    if method not in ("GET", "POST") or len(before) > 1 or endpoint not in set(Kind):
         return None
-    parameters = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True))
-    expression = steps[0] if len(steps) == 2 else ""
+    expression = before[0] if before else ""
     if expression.startswith("_") and expression != "_all":
         return None
-    return Target(Kind(steps[-1]), IndexNames(expression, _options(parameters)), parameters)
+    parameters = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True))
+    return Target(Kind(endpoint), IndexNames(expression, _options(parameters)), parameters)
 
 
 def header_mode(value: str, default: Mode) -> Mode:
@@ -92,18 +134,26 @@ def items_of(body: bytes, target: Target, wishes: Wishes) -> list[Item]:
     Raises:
         NotEnriched: the body as a whole is not what the endpoint takes.
     """
-    if target.kind is Kind.SEARCH:
-        return [_item(b"", body, target, wishes)]
+    return [item_of(line.head, line.body, target, wishes) for line in lines_of(body, target.kind)]
+
+
+def lines_of(body: bytes, kind: Kind) -> list[Line]:
+    """The searches of a request body, unread.
+
+    Raises:
+        NotEnriched: lines do not pair up.
+    """
+    if not kind.is_multi:
+        return [Line(b"", body)]
     lines = body.split(b"\n")
     if lines[-1] or len(lines) % 2 == 0 or len(lines) == 1:
         raise NotEnriched(off(Reason.INVALID))
-    pairs = zip(lines[:-1:2], lines[1::2], strict=True)
-    return [_item(head, line, target, wishes) for head, line in pairs]
+    return [Line(head, line) for head, line in zip(lines[:-1:2], lines[1::2], strict=True)]
 
 
 def render_items(items: Sequence[Item], bodies: Sequence[bytes], kind: Kind) -> bytes:
     """The request body that carries `bodies` in place of the items' own."""
-    if kind is Kind.SEARCH:
+    if not kind.is_multi:
         return bodies[0]
     return b"".join(item.head + b"\n" + body + b"\n" for item, body in zip(items, bodies, strict=True))
 
@@ -118,7 +168,7 @@ def write_json(document: Mapping[str, Any]) -> bytes:
     return json.dumps(document, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
-def _item(head: bytes, raw: bytes, target: Target, wishes: Wishes) -> Item:
+def item_of(head: bytes, raw: bytes, target: Target, wishes: Wishes) -> Item:
     """Reads one search; whatever it may hold is a status here, never an error."""
     lexical, explain = raw, False
     try:
@@ -127,7 +177,8 @@ def _item(head: bytes, raw: bytes, target: Target, wishes: Wishes) -> Item:
         lexical = raw if body is document else write_json(body)
         extension = _extension(document)
         explain = extension.explain
-        return Item(head, lexical, _search(body, extension, target, wishes, _names(head, target.names)), explain)
+        names = _pit_names(body["pit"]) if "pit" in body else _names(head, target.names)
+        return Item(head, lexical, _search(body, extension, target, wishes, names), explain)
     except NotEnriched as end:
         return Item(head, lexical, end.status, explain)
     except (ValueError, RecursionError):
@@ -184,10 +235,8 @@ def _search(
 def _reason_against(body: Mapping[str, Any], target: Target, mode: Mode) -> Reason | None:
     if mode is Mode.OFF:
         return Reason.MODE
-    if target.kind is Kind.SEARCH and not {"q", "source"}.isdisjoint(target.parameters):
+    if not target.kind.is_multi and not {"q", "source"}.isdisjoint(target.parameters):
         return Reason.URL_QUERY
-    if "pit" in body:
-        return Reason.PIT
     if mode is Mode.RESCUE and "scroll" in target.parameters:
         return Reason.SCROLL
     return reason_against(body, mode)
@@ -213,6 +262,16 @@ def _names(head: bytes, default: IndexNames) -> IndexNames:
     indices = line.get("index", line.get("indices"))
     expression = default.expression if indices is None or indices == [] else listed(indices)
     return IndexNames(expression, _options(line) or default.options)
+
+
+def _pit_names(pit: Any) -> IndexNames:
+    """The indices of a search with a point in time, which names none itself."""
+    identifier = pit.get("id") if isinstance(pit, dict) else None
+    indices = indices_of_pit(identifier) if isinstance(identifier, str) else None
+    expression = listed(indices) if indices else ""
+    if not 0 < len(expression) <= MAX_EXPRESSION_CHARS:
+        raise NotEnriched(off(Reason.PIT))
+    return IndexNames(expression)
 
 
 def _options(parameters: Mapping[str, Any]) -> str:

@@ -39,7 +39,6 @@ from gram_plugin.serve.rewriting import Rewriter
 from gram_plugin.serve.searches import (
     MODE_HEADER,
     Item,
-    Kind,
     Search,
     Target,
     Wishes,
@@ -50,6 +49,7 @@ from gram_plugin.serve.searches import (
 from gram_plugin.serve.settings import ShimSettings
 from gram_plugin.serve.status import HEADER, NotEnriched, Outcome, Reason, Status, degraded, off, summary
 from gram_plugin.serve.switch import Switch
+from gram_plugin.serve.templates import Templates
 
 LOG = logging.getLogger(__name__)
 
@@ -130,10 +130,17 @@ class Shim:
         arrived_s = self._parts.clock()
         try:
             text = self._text(request, body)
-            items = await beside_others(len(text), lambda: items_of(text, target, self._wishes(request)))
+            items = await self._items(request, target, text, arrived_s)
         except NotEnriched as end:
             return await self._untouched(request, target, body, end.status)
         return await self._search(Asked(request, target.kind, body, text, arrived_s), target, items)
+
+    async def _items(self, request: Request, target: Target, text: bytes, arrived_s: float) -> list[Item]:
+        wishes = self._wishes(request)
+        if target.kind.is_template and not self._parts.switch.is_off:
+            templates = Templates(self._parts.upstream, self._parts.clock)
+            return await templates.items_of(text, target, wishes, request.headers.raw, arrived_s)
+        return await beside_others(len(text), lambda: items_of(text, target, wishes))
 
     def _text(self, request: Request, body: RequestBody) -> bytes:
         """The body as JSON text, or why this request stays untouched."""
@@ -167,7 +174,7 @@ class Shim:
         status = summary([decision.status for decision in done.decisions])
         self._record(target, done.decisions, status, items)
         headers = _headers(status, items, done.decisions)
-        if target.kind is Kind.SEARCH and items[0].explain:
+        if not target.kind.is_multi and items[0].explain:
             return await explained(done, items[0], target, headers)
         return RelayedResponse(done.stream, headers)
 

@@ -42,6 +42,7 @@ class Reason(StrEnum):
     INVALID = "invalid-json"
     EXTENSION = "bad-extension"
     REQUEST = "bad-request"
+    TEMPLATE = "template"
     NO_TEXT = "no-query-text"
     NO_CODES = "no-codes"
     NO_QUERY = "no-query"

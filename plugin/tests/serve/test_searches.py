@@ -30,6 +30,9 @@ JSON = st.recursive(
         ("GET", b"/%3Ca-%7Bnow%2Fd%7D%3E/_search", b"", (Kind.SEARCH, "%3Ca-%7Bnow%2Fd%7D%3E", "")),
         ("GET", b"/_all/_search", b"ignore_unavailable", (Kind.SEARCH, "_all", "ignore_unavailable=")),
         ("GET", b"/a/_search", b"expand_wildcards=open&q=1", (Kind.SEARCH, "a", "expand_wildcards=open")),
+        ("GET", b"/_search/template", b"", (Kind.SEARCH_TEMPLATE, "", "")),
+        ("POST", b"/a/_search/template", b"", (Kind.SEARCH_TEMPLATE, "a", "")),
+        ("POST", b"/a*/_msearch/template", b"", (Kind.MSEARCH_TEMPLATE, "a*", "")),
     ],
 )
 def test_searches_are_known_by_method_and_path(
@@ -51,7 +54,10 @@ def test_searches_are_known_by_method_and_path(
         ("GET", b""),
         ("GET", b"*"),
     ]
-    + [("POST", path) for path in (b"/a/_search/template", b"/_search/scroll", b"/a/_doc/_search", b"/_nodes/_search")],
+    + [
+        ("POST", path)
+        for path in (b"/_search/scroll", b"/a/_doc/_search", b"/_nodes/_search", b"/_render/template", b"/template")
+    ],
 )
 def test_everything_else_is_none(method: str, path: bytes) -> None:
     """Other methods and paths are relayed."""
