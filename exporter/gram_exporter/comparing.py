@@ -56,7 +56,8 @@ class Comparison:
         """Evaluates all arms.
 
         Raises:
-            ConfigError: an arm is not known.
+            ConfigError: an arm is not known, or makes no sense here.
+            ExtraMissingError: a dense arm has no encoder.
             MappingError: the index lacks the fields for codes.
             CalibrationError: the index has no λ for the bundle's generation: the shim would serve no codes.
             JudgmentsError: no query has a relevant product.
@@ -66,6 +67,7 @@ class Comparison:
         require_measured(judgments)  # before a shim is started for nothing
         with connect(self.url, timeout_s=TIMEOUT_S) as direct, ExitStack() as stack:
             lineup = Lineup(direct, self.index, self.config, self.search, judgments, self.rivals, progress)
+            lineup.check(names)
             arms = self._shim_arms(direct, names, stack)
             arms += stack.enter_context(lineup.arms(names))
             rankings = lineup.rankings(names)

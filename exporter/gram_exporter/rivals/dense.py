@@ -111,7 +111,7 @@ class Dense:
             SearchError: a search was refused, or found products that the catalogue has not.
         """
         fusion = DEFAULT if development is None else self.tune(development)
-        hits, cosines = self._hits(queries, f"{self.name}: BM25"), self._queries(queries)
+        hits, cosines = self._hits(queries, f"BM25 for {self.name}"), self._queries(queries)
         ids, vectors = self.catalogue.ids, self.catalogue.vectors
         both, alone = dict[str, list[str]](), dict[str, list[str]]()
         for text, own, query in zip(queries, hits, cosines, strict=True):
@@ -127,7 +127,7 @@ class Dense:
             JudgmentsError: no query has a relevant product.
         """
         texts = development_queries(development)
-        hits, queries = self._hits(texts, f"{self.name}: tune"), self._queries(texts)
+        hits, queries = self._hits(texts, f"tune {self.name}"), self._queries(texts)
         points = float(np.median([own.scores.max(initial=0.0) for own in hits])) or 1.0
         near = [self.catalogue.vectors @ query for query in queries]
         tried = [Fusion(scale, weight, points) for scale in Scale for weight in WEIGHTS]

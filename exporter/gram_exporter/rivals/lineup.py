@@ -12,7 +12,7 @@ from opensearchpy import OpenSearch
 
 from gram_exporter.arms import BASELINE, DENSE_ARMS, Arm, ArmName
 from gram_exporter.config import Config, SearchConfig
-from gram_exporter.feedback import positives
+from gram_exporter.feedback import Feedback, positives
 from gram_exporter.lexical import Lexical, lexical_query
 from gram_exporter.measures import DEPTH, Judgments, Run, require_measured
 from gram_exporter.prepare import rendering_of
@@ -61,12 +61,28 @@ class Lineup:
     settings: RivalSettings
     progress: Progress
 
+    def check(self, names: Sequence[ArmName]) -> None:
+        """Finds what would end the evaluation after minutes of work.
+
+        Raises:
+            ConfigError: `fuzzy` beside a query that has a fuzzy companion, or a folder that is no checkpoint.
+            ExtraMissingError: a dense arm, no encoder named, and none installed.
+        """
+        if ArmName.FUZZY in names and self.search.fuzzy:
+            raise ConfigError(
+                "the arm fuzzy is what the lexical query is already",
+                next_step="leave --arm fuzzy out, or set fuzzy to 0 in [search] of gram.toml",
+            )
+        if any(name in names for name in DENSE_ARMS):
+            from gram_exporter.rivals.encoder import check_checkpoint, packaged_encoder
+
+            check_checkpoint(self.settings.encoder or packaged_encoder())
+
     @contextmanager
     def arms(self, names: Sequence[ArmName]) -> Iterator[list[Arm]]:
         """The arms among `names` that OpenSearch answers; what they need is there while the block runs.
 
         Raises:
-            ConfigError: `fuzzy` beside a query that has a fuzzy companion.
             CalibrationError: the index has no codes, or no λ.
             SearchError: OpenSearch refused something.
         """
@@ -108,11 +124,13 @@ class Lineup:
         if ArmName.DENSE in chosen:
             runs |= self._dense(start, label, texts)
         if ArmName.DENSE_TUNED in chosen:
-            wanted, unwanted = self._feedback()
+            feedback = self.feedback()
             course = TwoTowerSettings(
                 steps=self.settings.steps, minutes=self.settings.minutes, seed=self.config.training.seed
             )
-            tuned = fine_tuned(start, Pairs(texts, wanted, unwanted), course, self.settings.work, self.progress)
+            tuned = fine_tuned(
+                start, Pairs(texts, feedback.wanted, feedback.unwanted), course, self.settings.work, self.progress
+            )
             runs |= self._dense(tuned, f"{label} fine-tuned", texts)
         return runs
 
@@ -124,12 +142,21 @@ class Lineup:
         kept = {query: grades for query, grades in given.items() if render_query(query) not in tested}
         return kept if any(grade > 0 for grades in kept.values() for grade in grades.values()) else None
 
+    def feedback(self) -> Feedback:
+        """What `gram train` learns from, by rendered query, less the development queries.
+
+        Raises:
+            JudgmentsError: a file of `[feedback]` cannot be read.
+        """
+        found, held = positives(self.config), {render_query(query) for query in self.settings.development or {}}
+        wanted = {render_query(query): own for query, own in found.wanted.items()}
+        unwanted = {render_query(query): own for query, own in found.unwanted.items()}
+        return Feedback(
+            {query: own for query, own in wanted.items() if query not in held},
+            {query: own for query, own in unwanted.items() if query not in held},
+        )
+
     def _fuzzy(self) -> Arm:
-        if self.search.fuzzy:
-            raise ConfigError(
-                "the arm fuzzy is what the lexical query is already",
-                next_step="leave --arm fuzzy out, or set fuzzy to 0 in [search] of gram.toml",
-            )
         return Arm(f"{BASELINE} + fuzzy", self.client, query=lexical_query(replace(self.search, fuzzy=FUZZY_WEIGHT)))
 
     def _expansion(self, copy: str) -> Arm:
@@ -167,18 +194,11 @@ class Lineup:
         from gram_exporter.rivals.vectors import catalogue_vectors
 
         encoder = SentenceEncoder.open(folder)
-        stage = f"{label}: encode"
+        stage = f"encode for {label}"
         catalogue = catalogue_vectors(encoder, texts, self.settings.work / "vectors", self.progress, stage=stage)
         lexical = lexical_query(self.search)
         dense = Dense(self.client, self.index, lexical, encoder, catalogue, self.progress, label)
         return dense.runs(require_measured(self.test), self.development, DEPTH)
-
-    def _feedback(self) -> tuple[Mapping[str, Mapping[str, float]], Mapping[str, frozenset[str]]]:
-        """What `gram train` learns from, less the development queries, by rendered query."""
-        feedback, held = positives(self.config), {render_query(query) for query in self.settings.development or {}}
-        wanted = {render_query(query): dict(own) for query, own in feedback.wanted.items()}
-        unwanted = {render_query(query): own for query, own in feedback.unwanted.items()}
-        return {query: own for query, own in wanted.items() if query not in held}, unwanted
 
 
 FUZZY_WEIGHT = 0.3
