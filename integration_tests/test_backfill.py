@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -212,6 +213,84 @@ def test_hostile_documents_never_stop_it(
     assert {name for name, document in found.items() if document["gram"]["model"] == "pending"} <= {"surrogate"}
     again = backfill(tmp_path, environment, node, index, "--bulk", "4")
     assert (again["coded"], again["fresh"] + again["pending"], again["pending"]) == (0, len(found), report["pending"])
+
+
+HOSTILE_DOCUMENTS = int(os.environ.get("SOAK_DOCUMENTS", "1000"))
+"""`make soak` sets a larger number."""
+PIECES = [
+    "sofa ",
+    "\ud800",
+    "\udfff",
+    "\x00",
+    "\x1f",
+    "\u202e",
+    "\ufeff",
+    "👟",
+    "ﬀ",
+    "İ",
+    "a\u0301",
+    "％|=.",
+    "\u2028",
+    "\n",
+]
+
+
+def hostile_value(chance: random.Random, depth: int = 0) -> Any:
+    """Whatever may stand in a field that takes anything."""
+    kind = chance.randrange(8 if depth < 12 else 5)
+    if kind < 3:
+        return "".join(chance.choices(PIECES, k=chance.randrange(40)))
+    if kind < 5:
+        return chance.choice([None, True, -0.0, 1e300, 2**63 - 1, "", "x" * 40_000])
+    if kind < 7:
+        return [hostile_value(chance, depth + 1) for _ in range(chance.randrange(4))]
+    return {chance.choice("abc"): hostile_value(chance, depth + 1) for _ in range(chance.randrange(3))}
+
+
+def text_value(chance: random.Random) -> Any:
+    """What a text field takes: texts, numbers, arrays of arrays of them."""
+    flat = [found for _ in range(4) if not isinstance(found := hostile_value(chance, 12), dict)]
+    return chance.choice([flat[0], flat, [flat, [flat]]]) if flat else None
+
+
+def test_documents_of_hostile_text_are_all_settled(
+    node: RunningNode, client: OpenSearch, index_name: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """Coded or marked, every one; nothing but `gram` changes, and a second run finds nothing to write."""
+    gram = component_template(weighted=True)["template"]["mappings"]["properties"]
+    properties = {"title": {"type": "text"}, "any": {"type": "object", "enabled": False}, **gram}
+    client.indices.create(index=index_name, body={"mappings": {"properties": properties}})
+    chance = random.Random(20261121)
+    documents = {f"h{n}": {"title": text_value(chance), "any": hostile_value(chance)} for n in range(HOSTILE_DOCUMENTS)}
+    names = sorted(documents)
+    for start in range(0, len(names), 100):
+        put(client, index_name, {name: documents[name] for name in names[start : start + 100]})
+    report = backfill(tmp_path, environment, node, index_name)
+    assert report["read"] == report["coded"] + report["pending"] == len(documents)
+    assert report["coded"] > report["pending"]
+    assert json.dumps(plain(stored(client, index_name)), sort_keys=True) == json.dumps(documents, sort_keys=True)
+    again = backfill(tmp_path, environment, node, index_name)
+    assert (again["coded"], again["failed"], again["pending"]) == (0, 0, report["pending"])
+
+
+def test_products_of_a_data_stream_are_coded(
+    node: RunningNode, client: OpenSearch, index_name: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """In the indices behind it, a rolled-over one included."""
+    gram = component_template(weighted=True)["template"]
+    template = {"index_patterns": [f"{index_name}*"], "data_stream": {}, "template": gram, "priority": 500}
+    client.indices.put_index_template(name=index_name, body=template)
+    try:
+        for number in range(2):
+            for product in range(5):
+                body = {"@timestamp": product, "title": f"sofa {number} {product}"}
+                client.index(index=index_name, body=body, op_type="create", refresh=True)
+            client.indices.rollover(alias=index_name)
+        report = backfill(tmp_path, environment, node, index_name)
+        assert (report["coded"], report["index"]) == (10, {"products": 10, "coded": 10, "pending": 0})
+    finally:
+        client.indices.delete_data_stream(name=index_name)
+        client.indices.delete_index_template(name=index_name)
 
 
 def test_routed_products_of_an_alias_are_coded(

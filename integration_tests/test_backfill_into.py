@@ -147,6 +147,16 @@ def test_a_new_index_takes_the_place_of_the_old_one(
     assert (again["into"], again["read"]) == (name, 0)
 
 
+def test_an_alias_that_is_new_blocks_no_writer(
+    node: RunningNode, client: OpenSearch, index_name: str, source: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """Whoever writes to the index by its own name has not been told yet."""
+    put(client, source, products(5))
+    run(tmp_path, environment, command(node, source, "--into", f"{index_name}-new", "--alias", f"{index_name}-first"))
+    assert list(client.indices.get_alias(name=f"{index_name}-first")) == [f"{index_name}-new"]
+    put(client, source, {"p1": {"title": "still taken"}})
+
+
 def test_clean_up_takes_only_its_own_that_nothing_leads_to(
     node: RunningNode,
     client: OpenSearch,

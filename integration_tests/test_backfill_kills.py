@@ -278,6 +278,29 @@ def test_follow_codes_what_is_written_past_the_sidecar_until_sigterm(
     assert report["index"] == {"products": 31, "coded": 31, "pending": 0}
 
 
+def test_lost_points_in_time_leave_nothing_out(
+    node: RunningNode, client: OpenSearch, index_name: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """All points in time of the node are deleted again and again; every product is coded once all the same."""
+    create(client, index_name)
+    put(client, index_name, products(400))
+    process = subprocess.Popen(
+        command(node, index_name), cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    checkpoint, deleted, moment = tmp_path / f"{index_name}.backfill.json", 0, 0
+    while process.poll() is None:
+        found = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+        if found != moment:
+            moment = found
+            answer = client.transport.perform_request("DELETE", "/_search/point_in_time/_all", params={"ignore": 404})
+            deleted += len(answer.get("pits", []))
+        time.sleep(0.1)
+    report = json.loads(process.communicate()[0])
+    assert deleted > 1
+    assert (report["read"], report["coded"], report["failed"]) == (400, 400, 0)
+    assert report["index"] == {"products": 400, "coded": 400, "pending": 0}
+
+
 def test_a_checkpoint_of_other_arguments_is_refused(
     node: RunningNode, client: OpenSearch, index_name: str, environment: dict[str, str], tmp_path: Path
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -30,12 +30,14 @@ class Mark:
         uuid: of that index.
         generation: of the model.
         alias: the name that it was made for.
+        moves: `yes` where the alias led to the source when it was made, so that writers came that way.
     """
 
     source: str
     uuid: str
     generation: str
     alias: str
+    moves: str = field(default="no", compare=False)
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,8 @@ class NewIndex:
         await self._check_alias()
         found = await self._read(self.name)
         if found is None:
-            await self._create()
+            moves = self.mark.source in await self._behind_alias()
+            await self._create(replace(self.mark, moves="yes" if moves else "no"))
         elif mark_of(found) != self.mark:
             raise ConfigError(
                 f"the index {self.name} exists and is no copy of {self.mark.source} for {self.mark.alias} by "
@@ -148,12 +151,12 @@ class NewIndex:
                 next_step="name another one with --into",
             )
 
-    async def _create(self) -> None:
+    async def _create(self, mark: Mark) -> None:
         source = await self._read(self.mark.source)
         if source is None:
             raise MappingError(f"there is no index {self.mark.source}", next_step="check the name")
         for weighted in (True, False):
-            body = creation_body(source, self.mark, weighted=weighted)
+            body = creation_body(source, mark, weighted=weighted)
             expected = (_NO_HANDLER,) if weighted else ()
             path = f"/{quoted(self.name)}"
             if await self._requests.ask(f"making {self.name}", "PUT", path, body=body, expected=expected) is not None:
@@ -224,12 +227,14 @@ class NewIndex:
         await self._requests.ask("moving the alias", "POST", "/_aliases", body={"actions": actions})
 
     async def close_source(self) -> None:
-        """Refuses further writes to the source, and returns when those under way have ended.
+        """Refuses further writes to the source, if its writers came through the alias, and lets those under way end.
 
         A write that was sent through the alias before it moved may take place after: it is then found, or refused.
         """
-        path = f"/{quoted(self.mark.source)}/_block/write"
-        await self._requests.ask(f"blocking writes to {self.mark.source}", "PUT", path)
+        found = await read_mark(self._requests, self.name)
+        if found and found.moves == "yes":
+            path = f"/{quoted(self.mark.source)}/_block/write"
+            await self._requests.ask(f"blocking writes to {self.mark.source}", "PUT", path)
 
 
 async def read_mark(requests: Requests, name: str) -> Mark | None:

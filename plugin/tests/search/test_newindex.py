@@ -57,7 +57,7 @@ def test_a_new_index_is_like_the_source_with_fields_and_mark() -> None:
         },
     }
     gram = component_template(weighted=True)["template"]["mappings"]["properties"]
-    mark = {"source": "old", "uuid": "uuid", "generation": "g2", "alias": "shop"}
+    mark = {"source": "old", "uuid": "uuid", "generation": "g2", "alias": "shop", "moves": "no"}
     assert creation_body(found, MARK, weighted=True) == {
         "settings": {
             "index": {
