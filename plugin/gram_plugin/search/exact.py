@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
+from gram_plugin.contract.text import MAX_QUERY_CHARS
 from gram_plugin.contract.words import is_part, words
 from gram_plugin.search.words import FIELD_QUERIES, Body, WordQuery, word_queries
 
@@ -25,6 +28,10 @@ MAX_EXACT = 3
 """Most identifiers and phrases of one query that are looked for, besides the whole query."""
 MAX_PARTS = 8
 """Most full-text parts of one query whose fields are looked in."""
+MAX_CLAUSES = 128
+"""Most clauses of all parts together, a phrase in a field being one: OpenSearch allows 1024 in the whole query."""
+UNKNOWN_FIELDS = 64
+"""Fields that a pattern such as `*` is taken for."""
 MAX_CHARS = 256
 """Longest identifier, phrase or query that is looked for."""
 FEWEST_WORDS = 4
@@ -38,6 +45,9 @@ FEWEST_DIGITS_ALONE = 6
 LONG_MIXTURE = 8
 """Letters and digits of a mixture that is a number of one thing without a run of digits: `B08N5WRWNW`."""
 
+_DIGIT = re.compile(r"\d")
+_WORD = re.compile(r"\w+")
+_HINT = re.compile(r'\d|["＂“„«»「『]')
 _QUOTED = re.compile(
     # An inch sign stands behind a digit, and what `-` excludes is not wanted.
     r'(?<![\d\\!-])["＂]([^"＂]++)["＂]|“([^“”]++)”|„([^„“”]++)[“”]|«([^«»]++)»|»([^«»]++)«|「([^「」]++)」|『([^『』]++)』'
@@ -59,17 +69,13 @@ def exact_clauses(lexical: Any, text: str | None, points: float) -> list[Body]:
         text: what the shopper typed, if the client said it; the texts of the query if None.
         points: the most that codes can give to one product, > 0.
     """
-    parts = word_queries(lexical)
+    parts = word_queries(lexical)[:MAX_PARTS]
     if not parts:
         return []
-    whole = text or parts[0].text
-    # Where the text was read from a query string, only the query still has its quotes.
-    things = dict.fromkeys([*named_things(whole), *named_things(parts[0].wanted)])
-    wanted = {f"{NAME}:{thing}": thing for thing in list(things)[:MAX_EXACT]}
-    if _is_one_thing(whole) and all(words(thing) != words(whole) for thing in things):
-        wanted[NAME] = whole
+    wanted = _wanted(text or parts[0].text, parts[0].wanted)
+    room = max(1, MAX_CLAUSES // sum(map(_width, parts)))
     boost = float(f"{points * MARGIN:.6g}")
-    return [_worth(boost, name, parts, spellings(phrase)) for name, phrase in wanted.items()]
+    return [_worth(boost, name, parts, phrases) for name, phrases in _within(wanted, room).items()]
 
 
 def most_points(clause: Mapping[str, Any]) -> float:
@@ -85,9 +91,13 @@ def most_points(clause: Mapping[str, Any]) -> float:
 
 def named_things(text: str) -> list[str]:
     """The quoted phrases and identifiers of a text, phrases first, each once, at most `MAX_EXACT`."""
+    text = text[:MAX_QUERY_CHARS]
+    if _HINT.search(text) is None:
+        return []
     phrases = [next(filter(None, found.groups())).strip() for found in _QUOTED.finditer(text)]
-    found = [*phrases, *filter(is_identifier, _pieces(_QUOTED.sub(" ", text)))]
-    usable = [thing for thing in found if words(thing) and len(thing) <= MAX_CHARS]
+    pieces = [piece for token in _QUOTED.sub(" ", text).split() if _DIGIT.search(token) for piece in _pieces(token)]
+    found = [*phrases, *filter(is_identifier, pieces)]
+    usable = [thing for thing in found if _WORD.search(thing) and len(thing) <= MAX_CHARS]
     return list(dict.fromkeys(usable))[:MAX_EXACT]
 
 
@@ -122,8 +132,31 @@ def spellings(phrase: str) -> list[str]:
     return list(dict.fromkeys(written))
 
 
+def _wanted(whole: str, written: str) -> dict[str, list[str]]:
+    """Name of each part to the spellings that it looks for; `written` is the text as the query holds it."""
+    # Where the text was read from a query string, only the query still has its quotes.
+    things = named_things(whole) + (named_things(written) if written != whole else [])
+    wanted = {f"{NAME}:{thing}": spellings(thing) for thing in list(dict.fromkeys(things))[:MAX_EXACT]}
+    if _is_one_thing(whole, wanted) and all(_WORD.findall(thing) != _WORD.findall(whole) for thing in things):
+        wanted[NAME] = spellings(whole)
+    return wanted
+
+
+def _within(wanted: Mapping[str, list[str]], room: int) -> dict[str, list[str]]:
+    """At most `room` phrases, each part's first spelling before anybody's second."""
+    places = [(at, name) for name, phrases in wanted.items() for at in range(len(phrases))]
+    kept = Counter(name for _, name in sorted(places, key=itemgetter(0))[:room])
+    return {name: phrases[: kept[name]] for name, phrases in wanted.items() if kept[name]}
+
+
+def _width(part: WordQuery) -> int:
+    """How many clauses a phrase in its fields is about; nobody told which fields a pattern or the default means."""
+    fields = _fields(part) or ["*"]
+    return sum(UNKNOWN_FIELDS if "*" in str(field) else 1 for field in fields)
+
+
 def _worth(boost: float, name: str, parts: Sequence[WordQuery], phrases: Sequence[str]) -> Body:
-    queries = [_as_phrase(part, phrase) for part in parts[:MAX_PARTS] for phrase in phrases]
+    queries = [_as_phrase(part, phrase) for part in parts for phrase in phrases]
     distinct = [query for at, query in enumerate(queries) if query not in queries[:at]]
     found = distinct[0] if len(distinct) == 1 else {"bool": {"should": distinct}}
     return {"constant_score": {"filter": found, "boost": boost, "_name": name}}
@@ -148,14 +181,19 @@ def _fields(part: WordQuery) -> list[Any]:
     return list(fields) if isinstance(fields, list) else [fields]
 
 
-def _is_one_thing(text: str) -> bool:
-    """Whether a whole text is looked for word by word: a long one, or one with an identifier and something else."""
+def _is_one_thing(text: str, things: Collection[str]) -> bool:
+    """Whether a whole text is looked for word by word: a long one, or one with a named thing and something else."""
     if len(text) > MAX_CHARS:
         return False
-    if len(text.split()) > 1 and named_things(text):
-        return True
-    found = words(text.translate(_APART))
-    return len(found) - sum(map(is_part, found)) / 2 >= FEWEST_WORDS or _is_spaced(text)
+    return (bool(things) and len(text.split()) > 1) or _is_long(text) or _is_spaced(text)
+
+
+def _is_long(text: str) -> bool:
+    apart = text.translate(_APART)
+    if text.isascii():
+        return len(_WORD.findall(apart)) >= FEWEST_WORDS
+    found = words(apart)
+    return len(found) - sum(map(is_part, found)) / 2 >= FEWEST_WORDS
 
 
 def _is_spaced(text: str) -> bool:

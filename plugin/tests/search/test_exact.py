@@ -158,6 +158,24 @@ def test_one_field_a_default_and_an_analyzer_are_kept() -> None:
     assert exact_clauses(field, None, 10.0) == [part("gram:exact:802749", match)]
 
 
+def test_the_parts_stay_few_where_fields_are_many() -> None:
+    """The whole query has 1024 clauses: first spellings come first, and a default of all fields counts as many."""
+    text, fields = "g502 lo6743x mouse", [f"f{number}" for number in range(40)]
+    looked: dict[str, list[str]] = {}
+    for name, searched in (("many", {"fields": fields}), ("all", {}), ("pattern", {"fields": ["attr.*"]})):
+        clauses = exact_clauses({"multi_match": {"query": text, **searched}}, None, 10.0)
+        looked[name] = [found for clause in clauses for found in phrases_of(clause)]
+    typed = ["g502", "lo6743x"]
+    assert looked == {"many": [*typed, text], "all": typed, "pattern": typed}
+
+
+def phrases_of(clause: Mapping[str, Any]) -> list[str]:
+    """What one part looks for."""
+    found = clause["constant_score"]["filter"]
+    queries = found["bool"]["should"] if "bool" in found else [found]
+    return [query["multi_match"]["query"] for query in queries]
+
+
 def test_words_in_nested_objects_are_looked_for_there() -> None:
     """A phrase of a nested field needs the path, and an index without it is no error."""
     inside = {"nested": {"path": "offers", "query": {"match": {"offers.sku": "802749"}}, "score_mode": "max"}}
@@ -171,6 +189,7 @@ def test_quotes_of_a_query_string_are_read_from_it() -> None:
     query = {"query_string": {"query": '"dark roast" coffee -"light roast"', "fields": FIELDS}}
     assert exact_clauses(query, "dark roast coffee", 10.0) == [
         part("gram:exact:dark roast", phrase("dark roast")),
+        part("gram:exact", phrase("dark roast coffee")),
     ]
 
 
