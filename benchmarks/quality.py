@@ -12,7 +12,7 @@ import argparse
 import csv
 import gzip
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from gram_exporter.init import InitRequest, run_init
 from gram_exporter.measures import Interval
 from gram_exporter.package import export_bundle
 from gram_exporter.record import RECORD
-from gram_exporter.rivals.encoder import packaged_encoder
+from gram_exporter.rivals.encoder import check_checkpoint, packaged_encoder
 from gram_exporter.rivals.lineup import RivalSettings
 from gram_exporter.servers import running
 from gram_exporter.shop.folder import write_shop
@@ -80,14 +80,14 @@ def main() -> None:
     chosen = parser.parse_args()
     chosen.work.mkdir(parents=True, exist_ok=True)
     console = Console(stderr=True)
-    dense = _encoder(chosen.encoder, console)
+    left_out = _left_out(chosen.encoder, console)
     pages = []
     with start_node(NodeSettings(heap="2g")) as node, reporting(console) as report:
         for case in cases(chosen.work, chosen.data):
             if chosen.only in (None, case.name):
                 folder = chosen.work / case.name
-                rivals = RivalSettings(folder / "rivals", case.dev, dense, chosen.encoder_minutes)
-                found = run(_with_minutes(case, chosen.minutes), folder, node.url, rivals, report)
+                rivals = RivalSettings(folder / "rivals", case.dev, chosen.encoder, chosen.encoder_minutes)
+                found = run(_with_minutes(case, chosen.minutes), folder, node.url, rivals, left_out, report)
                 pages.append(page_of(case, found))
                 (chosen.work / "quality.md").write_text("\n\n".join(pages) + "\n", encoding="utf-8")
     Console().print("\n\n".join(pages), markup=False, soft_wrap=True)
@@ -144,7 +144,9 @@ def icecat_case(data: Path, work: Path) -> Case:
     return Case("icecat", load_config(work / "gram.toml"), read_judgments(data / "ratings.csv"))
 
 
-def run(case: Case, folder: Path, url: str, rivals: RivalSettings, report: Progress) -> dict[str, Evaluation]:
+def run(
+    case: Case, folder: Path, url: str, rivals: RivalSettings, left_out: Sequence[ArmName], report: Progress
+) -> dict[str, Evaluation]:
     """Trains, exports each bundle, indexes, tunes and evaluates; rivals stand beside the full bundle."""
     index = f"gram-quality-{case.name}"
     config = replace(case.config, search=replace(case.config.search, index=index))
@@ -163,7 +165,7 @@ def run(case: Case, folder: Path, url: str, rivals: RivalSettings, report: Progr
             if case.dev is not None and name == "full":
                 search = tuning.with_lexical(case.dev).search
             replace(tuning, search=search).calibrate(case.dev, training)
-        arms = [*DEFAULT_ARMS, *(_rivals_of(config, search, rivals) if name == "full" else ())]
+        arms = [*DEFAULT_ARMS, *(_rivals_of(config, search, left_out) if name == "full" else ())]
         comparison = Comparison(config, search, index, url, bundle, arms, rivals=rivals)
         found[name] = comparison.run(case.test, case.kinds or {}, report)
         (folder / "figures.json").write_text(json.dumps({n: asdict(e) for n, e in found.items()}, indent=2))
@@ -212,22 +214,21 @@ def _cell(found: Interval, form: str) -> str:
     return f"{form} [{form}, {form}]".format(found.value, found.low, found.high)
 
 
-def _encoder(given: Path | None, console: Console) -> Path | None:
-    """The encoder of the dense rivals; None, and a word on it, where there is none."""
+def _left_out(encoder: Path | None, console: Console) -> Sequence[ArmName]:
+    """The dense arms, and a word on them, where there is no encoder."""
     try:
-        return given or packaged_encoder()
+        check_checkpoint(encoder or packaged_encoder())
     except ExtraMissingError as error:
         console.print(f"The dense rivals are left out. {error}", soft_wrap=True)
-        return None
+        return DENSE_ARMS
+    return ()
 
 
-def _rivals_of(config: Config, search: SearchConfig, rivals: RivalSettings) -> list[ArmName]:
+def _rivals_of(config: Config, search: SearchConfig, left_out: Sequence[ArmName]) -> list[ArmName]:
     """Those that make sense here: no fuzzy arm beside a fuzzy query, no fine-tuning without feedback."""
-    without = set[ArmName]()
+    without = set(left_out)
     if search.fuzzy:
         without.add(ArmName.FUZZY)
-    if rivals.encoder is None:
-        without.update(DENSE_ARMS)
     if config.feedback.judgments is None and not config.feedback.clicks:
         without.add(ArmName.DENSE_TUNED)
     return [name for name in RIVALS if name not in without]
