@@ -6,11 +6,13 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,8 @@ from opensearchpy import OpenSearch
 
 from gram_plugin.contract.bundle import read_manifest
 from gram_plugin.contract.text import render_product, source_hash
-from gram_plugin.node.node import RunningNode
+from gram_plugin.node.node import NodeSettings, RunningNode, start_node
+from gram_plugin.search.client import connect
 from gram_plugin.search.mappings import component_template
 
 GRAM = [sys.executable, "-m", "gram_plugin.cli"]
@@ -276,6 +279,54 @@ def test_follow_codes_what_is_written_past_the_sidecar_until_sigterm(
     report = json.loads(said[0])
     assert (report["read"], report["coded"], report["stopped"]) == (30, 32, True)
     assert report["index"] == {"products": 31, "coded": 31, "pending": 0}
+
+
+@pytest.fixture
+def data_folder() -> Iterator[Path]:
+    """A folder that the server's account can enter; those of pytest are for one account only."""
+    with tempfile.TemporaryDirectory(prefix="gram-test-", dir="/var/tmp") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder / "node"
+
+
+def test_a_node_that_is_killed_and_comes_back_is_waited_for(
+    environment: dict[str, str], data_folder: Path, tmp_path: Path
+) -> None:
+    """The backfill lives through kill -9 of the server: no product is left out or changed, and it ends well."""
+    documents = products(300)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    settings = NodeSettings(data=data_folder, port=port, jvm_options=("-XX:TieredStopAtLevel=1",))
+    with start_node(settings) as first, connect(first.url) as client:
+        create(client, "killed")
+        put(client, "killed", documents)
+        # Slow enough that it is in the middle when the server goes.
+        words = command(first, "killed", "--rate", "30")
+        process = subprocess.Popen(
+            words, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        checkpoint = tmp_path / "killed.backfill.json"
+        wait_for(
+            lambda: (checkpoint.exists() and '"coded": 0' not in checkpoint.read_text()) or process.poll() is not None
+        )
+        for pid in first.pids:
+            os.kill(pid, signal.SIGKILL)
+    try:
+        with start_node(settings) as second, connect(second.url) as client:
+            said = process.communicate(timeout=300)
+            assert process.returncode == 0, said
+            found = stored(client, "killed")
+    finally:
+        process.kill()
+        process.wait()
+    report = json.loads(said[0])
+    assert (report["read"], report["fresh"] + report["coded"], report["failed"]) == (300, 300, 0)
+    assert "lost, another one is opened" in said[1]
+    assert plain(found) == plain(documents)
+    assert {name: document["gram"]["source"] for name, document in found.items()} == {
+        name: hash_of(document["title"]) for name, document in documents.items()
+    }
 
 
 def test_lost_points_in_time_leave_nothing_out(

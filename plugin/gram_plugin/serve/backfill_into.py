@@ -115,7 +115,7 @@ async def _copy(
     source = ProductStore(requests, new.mark.source, page=page_of(wish))
     target = ProductStore(requests, new.name, page=page_of(wish))
     checkpoint = BackfillCheckpoint(wish.checkpoint, _job(wish, found, new, settings))
-    start = checkpoint.load()
+    start = resumed(checkpoint.load())
     await source.require_sources()
     await new.make()
     fields = await asyncio.to_thread(fields_of_index, found, new.name)
@@ -132,7 +132,8 @@ async def _copy(
         if not await new.is_swapped():
             position = await program(is_live=False).settle_all(position)
             if not stop.is_set():
-                position = await _catch_up(program(is_live=False), position, new, source, target)
+                position = await _catch_up(program(is_live=False), position, new, source, target, stop)
+            if not stop.is_set():
                 await new.swap()
         if not stop.is_set():  # what was written to the source until the alias had moved
             await new.close_source()
@@ -143,24 +144,37 @@ async def _copy(
 
 
 async def _catch_up(
-    program: Backfill, position: Position, new: NewIndex, source: ProductStore, target: ProductStore
+    program: Backfill,
+    position: Position,
+    new: NewIndex,
+    source: ProductStore,
+    target: ProductStore,
+    stop: asyncio.Event,
 ) -> Position:
-    """Rounds until both indices have the same number of products.
+    """Rounds until both indices have the same number of products, or it is told to stop.
 
     Raises:
         SearchError: some could not be copied, or the source changes faster than it can be copied.
     """
     for _ in range(_CATCH_UPS):
-        counts = await new.counts()
-        if counts.are_equal:
+        position = await program.round(position)
+        if stop.is_set():
             return position
+        counts = await new.counts()
         if counts.copy > counts.source:
             await delete_surplus(source, new.mark.source, target)
-        position = await program.round(position)
-    counts = await new.counts()
-    if not counts.are_equal:
-        raise unequal(new.mark.source, new.name, counts)
-    return position
+            counts = await new.counts()
+        if counts.are_equal:
+            return position
+    raise unequal(new.mark.source, new.name, counts)
+
+
+def resumed(start: Position | None) -> Position | None:
+    """Where to go on; at the beginning where everything was settled but for products that were refused.
+
+    What was copied is only compared then, and what was refused gets another chance.
+    """
+    return None if start and start.round > 1 and start.tally.failed else start
 
 
 def _job(wish: Wish, found: Address, new: NewIndex, settings: SidecarSettings) -> Job:
