@@ -92,6 +92,18 @@ class TrainingConfig:
     product_weight: float = _setting("λ of L_q + λ·L_t, the product side's weight", 1.0, low=0.0, high=1000.0)
     linear_steps: int = _setting("steps of the linear arm, 256 queries each; 0 leaves it out", 800, low=0, high=10**7)
     linear_width: int = _setting("width of the linear arm", 96, low=8, high=1024)
+    align_steps: int = _setting(
+        "most steps that align the linear arm with what its codes recall; 0 leaves alignment out",
+        100,
+        low=0,
+        high=10**6,
+    )
+    nearest_share: float | None = _setting(
+        "part of the nearest asked queries in the linear arm, 0 to 1; what held-out feedback says when left out",
+        None,
+        low=0.0,
+        high=1.0,
+    )
     holdout: float = _setting("part of the texts kept out of training, for calibration", 0.1, low=0.01, high=0.5)
 
 

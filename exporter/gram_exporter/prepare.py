@@ -33,9 +33,12 @@ LEAST_SHARE = 0.02
 class Prepared:
     """All that training reads; `queries` come from feedback, `made` from the catalogue.
 
+    `ids` and `texts` are those of all products, rendered, in order of `codebook.carried`.
     `held` is the feedback that no part of training reads: query text to product id to weight > 0.
     """
 
+    ids: tuple[str, ...]
+    texts: tuple[str, ...]
     codebook: Codebook
     rendering: Rendering
     tagger: Tagger
@@ -81,6 +84,8 @@ def prepare(
     coded = product_examples(view, codebook, [*asked, *made], per_product=config.codes.max_per_product)
     held = _held_out(asked, made, coded, config.training)
     return Prepared(
+        view.ids,
+        view.texts,
         codebook,
         rendering,
         tagger,

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
+from gram_exporter.align import align
 from gram_exporter.checkpoint import Position, load_checkpoint, save_checkpoint
 from gram_exporter.codebook import code_report
 from gram_exporter.config import Config, TrainingConfig
@@ -92,6 +93,7 @@ def train(
     course = Course(config.training, prepared, tokenizer, tokens)
     course.run(output / CHECKPOINT, resume=resume, progress=report)
     arm = train_linear(prepared, config.training, report)
+    aligned = align(arm, prepared, config.training, report) if arm else None
     figures = {
         **{f"codebook_{name}": value for name, value in code_report(prepared.codebook).items()},
         "queries_feedback": len(prepared.queries),
@@ -100,6 +102,7 @@ def train(
         "loss_first": course.loss_first,
         "loss_last": course.loss_last,
         "parameters": sum(p.numel() for p in course.model.parameters()),
+        **(aligned.figures if aligned else {}),
         "seconds": round(time.monotonic() - started, 1),
     }
     record = TrainingRecord(
@@ -113,7 +116,7 @@ def train(
         products=len(products),
         figures=figures,
     )
-    _write(output, course, prepared, record, arm)
+    _write(output, course, prepared, record, aligned.arm if aligned else None)
     return record
 
 

@@ -1,0 +1,276 @@
+"""Co-alignment: the linear arm learns which codes recall products that the words of a query do not rank.
+
+GRAM aligns its model with how well codes retrieve. Here the quantity is the page itself: a product's score is that of
+the words, which stays as it is, plus the points of the query's codes that it carries, and the wanted products should
+come out above the others that words or codes bring up (listwise softmax cross-entropy, ListNet, Cao et al. 2007). A
+code that recalls what words have found already, or that brings up what nobody wants, loses; one that recalls
+wanted products alone wins. It is stopped where held-out queries say so, and undone where it does not help them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy import sparse
+from torch import nn
+from torch.nn import functional
+
+from gram_exporter.config import TrainingConfig
+from gram_exporter.data import Example
+from gram_exporter.prepare import Prepared
+from gram_exporter.trial import Hits, Trial, scale_of
+from gram_plugin.contract.features import features_of
+from gram_plugin.decode.linear import QUERY_LENGTH, LinearArm
+from gram_plugin.decode.nearest import NearestQueries
+from gram_plugin.progress import Progress
+
+FEWEST_HELD = 50
+"""Held-out queries below which nobody could say whether it helped."""
+MOST_HELD = 300
+MOST_QUERIES = 20_000
+BATCH_QUERIES = 64
+RATE = 0.001
+SCORING_RATE = 0.02
+LOOKED_AT_EVERY = 25
+"""Steps between two looks at the held-out queries."""
+FROM_WORDS, FROM_CODES, FROM_WANTED = 40, 40, 32
+"""Products of one query that are compared."""
+REACH = 40
+"""Codes of a query that are taught; the clause has 24 of them."""
+NEAREST_SHARES = (0.0, 0.2, 0.4, 0.6)
+MOST_NEAREST = 50_000
+"""Asked queries that are remembered, the most wanted first: they are all compared with each query that is served."""
+_FIRST_WORDS, _FIRST_CODES = 5.0, 0.5
+_LEAST_PROBABILITY = 1e-9
+_NEVER = -1e9
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """An arm after alignment: how many steps helped, and the worth of held-out pages before and after, 0 to 1."""
+
+    arm: LinearArm
+    figures: Mapping[str, float]
+
+
+def align(arm: LinearArm, prepared: Prepared, config: TrainingConfig, progress: Progress) -> Aligned:
+    """Aligns an arm and lets it remember asked queries, each as far as held-out feedback gains.
+
+    Without enough feedback to hold some out the arm stays as it is. The same seed gives the same arm.
+    """
+    if len(prepared.held) < FEWEST_HELD or not prepared.queries:
+        return Aligned(arm, {})
+    judge = _Judge.of(prepared)
+    figures = {"held_words": judge.worth(lambda _text: None), "held_arm": judge.worth(_probabilities(arm))}
+    if config.align_steps:
+        arm, steps = _aligned(arm, prepared, judge, config, progress)
+        figures |= {"align_steps": float(steps), "held_aligned": judge.worth(_probabilities(arm))}
+    arm = with_nearest(arm, prepared, judge.worth, config.nearest_share)
+    share = arm.nearest.share if arm.nearest else 0.0
+    return Aligned(arm, {**figures, "nearest_share": share, "held_nearest": judge.worth(_probabilities(arm))})
+
+
+def with_nearest(
+    arm: LinearArm,
+    prepared: Prepared,
+    worth: Callable[[Callable[[str], npt.NDArray[np.float64] | None]], float],
+    share: float | None,
+) -> LinearArm:
+    """The arm with the asked queries beside it at `share`, 0 to 1, or at the one whose codes are worth most."""
+    memory = _memory(arm, prepared.queries)
+    if memory is None or share == 0:
+        return arm
+    shares = NEAREST_SHARES if share is None else (share,)
+    arms = [replace(arm, nearest=replace(memory, share=part) if part else None) for part in shares]
+    return max(arms, key=lambda one: worth(_probabilities(one))) if len(arms) > 1 else arms[0]
+
+
+def _probabilities(arm: LinearArm) -> Callable[[str], npt.NDArray[np.float64] | None]:
+    def of(text: str) -> npt.NDArray[np.float64] | None:
+        found = arm.log_probabilities(text)
+        return None if found is None else np.exp(found)
+
+    return of
+
+
+def _memory(arm: LinearArm, queries: Sequence[Example]) -> NearestQueries | None:
+    """The most wanted of the queries as the arm sees them; None where it knows none. The share is still to be set."""
+    wanted = sorted(queries, key=lambda example: -float(example.demand.sum()))[:MOST_NEAREST]
+    seen = [(example, found) for example in wanted if (found := arm.direction(example.text)) is not None]
+    if not seen:
+        return None
+    examples = [example for example, _ in seen]
+    return NearestQueries(
+        np.stack([direction for _, direction in seen]).astype(np.float32),
+        np.cumsum([0, *(len(example.codes) for example in examples)]).astype(np.int64),
+        np.concatenate([example.codes for example in examples]).astype(np.int32),
+        np.concatenate([example.weights for example in examples]).astype(np.float32),
+        1.0,
+    )
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """Held-out queries with what the words find for them."""
+
+    trial: Trial
+    wanted: Mapping[str, Mapping[int, float]]
+    found: Sequence[Hits]
+
+    @classmethod
+    def of(cls, prepared: Prepared) -> _Judge:
+        row_of = {key: row for row, key in enumerate(prepared.ids)}
+        wanted = {
+            text: {row_of[key]: weight for key, weight in products.items()}
+            for text, products in list(prepared.held.items())[:MOST_HELD]
+        }
+        trial = Trial(prepared.texts, prepared.codebook)
+        return cls(trial, wanted, [trial.by_words(text) for text in wanted])
+
+    def worth(self, probabilities: Callable[[str], npt.NDArray[np.float64] | None]) -> float:
+        return self.trial.worth(probabilities, self.wanted, self.found)
+
+
+def _aligned(
+    arm: LinearArm, prepared: Prepared, judge: _Judge, config: TrainingConfig, progress: Progress
+) -> tuple[LinearArm, int]:
+    """The best of the arms on the way, the first included, and after how many steps it was."""
+    course = _Course(arm, prepared, judge.trial, config)
+    best, best_worth, best_step = arm, judge.worth(_probabilities(arm)), 0
+    for step in range(config.align_steps):
+        course.train_step(step)
+        progress("align the linear arm", step + 1, config.align_steps)
+        if (step + 1) % LOOKED_AT_EVERY == 0 or step + 1 == config.align_steps:
+            found = course.arm()
+            worth = judge.worth(_probabilities(found))
+            if worth > best_worth:
+                best, best_worth, best_step = found, worth, step + 1
+    return best, best_step
+
+
+class _Course:
+    """One alignment under way."""
+
+    def __init__(self, arm: LinearArm, prepared: Prepared, trial: Trial, config: TrainingConfig) -> None:
+        rng = np.random.default_rng([config.seed, 2])
+        asked = [example for example in prepared.queries if len(example.wanted)]
+        self.asked = [asked[int(at)] for at in rng.permutation(len(asked))[:MOST_QUERIES]]
+        self.found = [trial.by_words(example.text) for example in self.asked]
+        self.trial, self.carried, self.seed, self.steps = (
+            trial,
+            prepared.codebook.carried,
+            config.seed,
+            config.align_steps,
+        )
+        self.scale = scale_of(self.found)
+        self.rarity = torch.from_numpy(trial.rarity)
+        self.features = nn.EmbeddingBag.from_pretrained(
+            torch.from_numpy(arm.features.copy()), freeze=False, mode="sum", sparse=True
+        )
+        self.codes = nn.Parameter(torch.from_numpy(arm.codes.copy()))
+        self.bias = nn.Parameter(torch.from_numpy(arm.bias.copy()))
+        self.words_count = nn.Parameter(torch.tensor(_FIRST_WORDS))
+        self.codes_count = nn.Parameter(torch.tensor(_FIRST_CODES))
+        self.sparse = torch.optim.SparseAdam([self.features.weight], lr=RATE)
+        groups: list[dict[str, Any]] = [
+            {"params": [self.codes, self.bias], "lr": RATE},
+            {"params": [self.words_count, self.codes_count], "lr": SCORING_RATE},
+        ]
+        self.dense = torch.optim.Adam(groups)
+
+    def train_step(self, step: int) -> None:
+        """One step over a batch of asked queries; everything random follows from the seed and the step."""
+        rng = np.random.default_rng([self.seed, step, 3])
+        for group in (self.sparse.param_groups[0], self.dense.param_groups[0]):
+            group["lr"] = RATE * (1 - step / self.steps)
+        picked = rng.permutation(len(self.asked))[:BATCH_QUERIES]
+        loss = self._loss([self.asked[at] for at in picked], [self.found[at] for at in picked])
+        for optimiser in (self.sparse, self.dense):
+            optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.sparse.step()  # type: ignore[no-untyped-call]
+        self.dense.step()
+
+    def arm(self) -> LinearArm:
+        """What was learned so far, for serving."""
+        with torch.no_grad():
+            return LinearArm(self.features.weight.numpy().copy(), self.codes.numpy().copy(), self.bias.numpy().copy())
+
+    def _loss(self, examples: Sequence[Example], found: Sequence[Hits]) -> torch.Tensor:
+        probability = torch.softmax(self._logits(examples), dim=1)  # (queries, codes)
+        weight = probability.clamp(min=_LEAST_PROBABILITY).sqrt()  # (queries, codes)
+        told = probability.detach().numpy()  # (queries, codes)
+        compared = [
+            compared_products(example, hits, self.trial.by_codes(own))
+            for example, hits, own in zip(examples, found, told, strict=True)
+        ]
+        most = max(len(rows) for rows in compared)
+        shape = (len(examples), most)
+        at = np.concatenate([row * most + np.arange(len(rows)) for row, rows in enumerate(compared)])
+        place = torch.from_numpy(at)  # (compared,)
+        codes = torch.zeros(shape).flatten().index_copy(0, place, self._points(weight, compared))
+        words = _placed(
+            shape, at, [_scores(hits, rows) / self.scale for hits, rows in zip(found, compared, strict=True)]
+        )
+        demand = _placed(shape, at, [_demand(example, rows) for example, rows in zip(examples, compared, strict=True)])
+        there = _placed(shape, at, [np.ones(len(rows), np.float32) for rows in compared])
+        score = self.words_count * (words + self.codes_count * codes.view(shape))  # (queries, most)
+        score = score.masked_fill(there == 0, _NEVER)  # (queries, most)
+        return -(demand * torch.log_softmax(score, dim=1)).sum() / len(examples)
+
+    def _logits(self, examples: Sequence[Example]) -> torch.Tensor:
+        """Float32, shape (queries, codes)."""
+        features = [features_of(example.text) for example in examples]
+        ends = np.cumsum([0, *(len(one.buckets) for one in features)])
+        sums = self.features(
+            torch.tensor([bucket for one in features for bucket in one.buckets], dtype=torch.int64),
+            torch.from_numpy(ends[:-1]),
+            per_sample_weights=torch.tensor([number for one in features for number in one.weights]),
+        )  # (queries, width)
+        return functional.normalize(sums, dim=1) * QUERY_LENGTH @ self.codes.T + self.bias  # (queries, codes)
+
+    def _points(self, weight: torch.Tensor, compared: Sequence[npt.NDArray[np.int64]]) -> torch.Tensor:
+        """Σ weight · rarity over the `REACH` likeliest codes that each product carries; shape (compared,)."""
+        reach = min(REACH, weight.shape[1])
+        least = weight.detach().topk(reach, dim=1).values[:, -1:]  # (queries, 1)
+        points = torch.where(weight >= least, weight, torch.zeros(())) * self.rarity  # (queries, codes)
+        carried = sparse.csr_array(self.carried[np.concatenate(compared)])  # (compared, codes)
+        owner = np.repeat(np.arange(len(compared)), [len(rows) for rows in compared])  # (compared,)
+        product = np.repeat(np.arange(len(owner)), np.diff(carried.indptr))  # (carried,)
+        told = points[
+            torch.from_numpy(owner[product]), torch.from_numpy(carried.indices.astype(np.int64))
+        ]  # (carried,)
+        return torch.zeros(len(owner)).index_add(0, torch.from_numpy(product), told)  # (compared,)
+
+
+def compared_products(example: Example, words: Hits, codes: Hits) -> npt.NDArray[np.int64]:
+    """Rows of the products that a query is taught on: what words and codes bring up, and what is wanted; ascending."""
+    wanted = example.wanted[np.argsort(-example.demand, kind="stable")][:FROM_WANTED]
+    return np.unique(np.concatenate([words.rows[:FROM_WORDS], codes.rows[:FROM_CODES], wanted])).astype(np.int64)
+
+
+def _scores(hits: Hits, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """What the words give to each of the rows, 0 to those that they did not find; shape (rows,)."""
+    score_of = dict(zip(hits.rows.tolist(), hits.scores.tolist(), strict=True))
+    return np.array([score_of.get(row, 0.0) for row in rows.tolist()], np.float32)
+
+
+def _demand(example: Example, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """How much each of the rows is wanted, sum 1; shape (rows,)."""
+    demand_of = dict(zip(example.wanted.tolist(), example.demand.tolist(), strict=True))
+    demand = np.array([demand_of.get(row, 0.0) for row in rows.tolist()], np.float32)
+    return np.asarray(demand / demand.sum())
+
+
+def _placed(
+    shape: tuple[int, int], at: npt.NDArray[np.int64], parts: Sequence[npt.NDArray[np.float32]]
+) -> torch.Tensor:
+    """Values of all queries in one matrix, 0 where a query has fewer; float32, of the given shape."""
+    matrix = np.zeros(shape[0] * shape[1], np.float32)
+    matrix[at] = np.concatenate(parts)
+    return torch.from_numpy(matrix.reshape(shape))
