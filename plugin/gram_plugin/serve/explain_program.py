@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 DEPTH = 100
 """Hits of each search that are looked at for ranks."""
 TIMEOUT_S = 60.0
+MAX_WHY = 4
+"""Codes of one product that the table names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +159,7 @@ def _after_table(found: Explanation) -> Table:
 
 
 def _why(placed: Placed) -> str:
-    """The codes of a product, the strongest first, and what each gave."""
+    """The strongest codes of a product and what each gave; JSON has all of them."""
     points = placed.points
     if points is None:
         return ""
@@ -165,8 +167,9 @@ def _why(placed: Placed) -> str:
         f"{_plain(gain.code)} +{gain.points:.3f}" + (f" (weight {gain.weight:.2f})" if gain.weight is not None else "")
         for gain in points.codes
     ] or [_plain(code) for code in points.matched]
+    more = [f"and {len(given) - MAX_WHY} more"] if len(given) > MAX_WHY else []
     exact = [f"exact words +{points.exact:.3f}"] if points.exact else []
-    return "\n".join([*exact, *given]) or "words alone"
+    return "\n".join([*exact, *given[:MAX_WHY], *more]) or "words alone"
 
 
 def _rank(rank: int | None, depth: int) -> str:

@@ -62,6 +62,17 @@ def test_tables_say_what_moved_each_product() -> None:
         assert row in lines
 
 
+def test_many_codes_of_a_product_are_counted() -> None:
+    """The table names the strongest and says how many more there are."""
+    codes = tuple(ScoredCode(Code.parse(f"type=sofa_{number}"), 0.5 - number / 20) for number in range(6))
+    named = {f"gram:{scored.code.text}": scored.probability for scored in codes}
+    moves = moves_of([], [{**BEFORE[0], "matched_queries": named}], codes, SETTINGS, shown=1, label_field="title")
+    stream = io.StringIO()
+    show(Explanation("shop", "sofa", "recall", "g1", SETTINGS, codes, 100, moves), Console(file=stream, width=160))
+    page = stream.getvalue().partition("With codes")[2]
+    assert ["type=sofa_3 +0.350" in page, "type=sofa_4" in page, "and 2 more" in page] == [True, False, True]
+
+
 def test_a_query_without_codes_says_so() -> None:
     """A table of no codes would look like a defect."""
     assert "The model gives this query no codes: the search stays as it is." in said(())
