@@ -7,6 +7,7 @@ field, no analysis: a rougher BM25 than any index has, which makes its gains sma
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -73,6 +74,7 @@ class Trial:
         spelt = [[self._number.setdefault(word, len(self._number)) for word in words(text)] for text in texts]
         self._bm25 = bm25s.BM25(method="lucene") if self._number else None
         if self._bm25:
+            logging.getLogger("bm25s").setLevel(logging.WARNING)  # it says DEBUG itself, whatever the program wants
             self._bm25.index((spelt, self._number), show_progress=False)
 
     def by_words(self, text: str) -> Hits:
