@@ -36,7 +36,7 @@ class Gain:
 
     def document(self) -> dict[str, Any]:
         """As JSON."""
-        return {"code": self.code, "points": _short(self.points), "weight": self.weight and _short(self.weight)}
+        return {"code": self.code, "points": short(self.points), "weight": self.weight and short(self.weight)}
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class HitPoints:
     def document(self) -> dict[str, Any]:
         """As JSON."""
         points = {"score": self.score, "lexical": self.lexical, "gained": self.gained, "exact": self.exact}
-        shown = {name: value if value is None else _short(value) for name, value in points.items()}
+        shown = {name: value if value is None else short(value) for name, value in points.items()}
         codes = [gain.document() for gain in self.codes] or [{"code": code} for code in self.matched]
         return {"_index": self.index, "_id": self.id, **shown, "codes": codes}
 
@@ -76,8 +76,8 @@ def shown_codes(codes: Sequence[ScoredCode], settings: ClauseSettings) -> list[d
     return [
         {
             "code": scored.code.text,
-            "probability": _short(scored.probability),
-            "rarity": _short(scored.rarity),
+            "probability": short(scored.probability),
+            "rarity": short(scored.rarity),
             "boost": boost_of(scored, settings),
         }
         for scored in strongest(codes, settings.max_codes)
@@ -170,6 +170,6 @@ def _together(gains: Sequence[Gain], weighed: Mapping[str, ScoredCode], tie_brea
     return sum(max(points) + tie_breaker * (sum(points) - max(points)) for points in families.values())
 
 
-def _short(number: float) -> float:
+def short(number: float) -> float:
     """As many digits as a score of 32 bits has."""
     return float(f"{number:.7g}")

@@ -8,7 +8,7 @@ from typing import Any
 
 from gram_plugin.contract.codes import ScoredCode
 from gram_plugin.contract.text import field_values
-from gram_plugin.search.explaining import HitPoints, points_of, shown_codes
+from gram_plugin.search.explaining import HitPoints, points_of, short, shown_codes
 from gram_plugin.search.query import ClauseSettings
 
 Hit = Mapping[str, Any]
@@ -70,7 +70,7 @@ class Explanation:
             "query": self.query,
             "mode": self.mode,
             "generation": self.generation,
-            "strength": self.settings.strength,
+            "strength": short(self.settings.strength),
             "codes": shown_codes(self.codes, self.settings),
             "depth": self.depth,
             "lexical": [placed.document() for placed in self.moves.before],

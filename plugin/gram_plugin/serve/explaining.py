@@ -8,7 +8,7 @@ from typing import Any
 from starlette.responses import Response
 
 from gram_plugin.errors import SearchError
-from gram_plugin.search.explaining import POINTS_PARAMETER, points_of, shown_codes, without_points
+from gram_plugin.search.explaining import POINTS_PARAMETER, points_of, short, shown_codes, without_points
 from gram_plugin.serve.bodies import beside_others
 from gram_plugin.serve.enriching import Decision
 from gram_plugin.serve.exchange import Exchanged
@@ -62,7 +62,7 @@ def explanation(item: Item, decision: Decision, hits: list[dict[str, Any]]) -> d
     return {
         **document,
         "generation": added.generation,
-        "strength": added.settings.strength,
+        "strength": short(added.settings.strength),
         "codes": shown_codes(added.codes, added.settings),
         "hits": [points_of(hit, added.codes, added.settings).document() for hit in hits],
     }
