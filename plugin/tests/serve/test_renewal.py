@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -211,6 +213,19 @@ async def test_a_search_ends_with_the_model_that_it_began_with(
     gate.set()
     assert ((await old).status_header, new.status_header.split(";")[1]) == ("applied", " reason=generation")
     assert b"g1/type=sofa" in opensearch.searches[-1].body
+
+
+async def test_the_old_model_leaves_memory(run: Any, bundles: Bundles, fake_generator: Any) -> None:
+    """After the swap nothing holds the old generator, however often bundles change."""
+    shim = await run()
+    old = weakref.ref(bundles.next)
+    assert (await shim.search()).status_header == "applied"
+    bundles.publish("second", fake_generator(generation="g2"))
+    shim.ask()
+    async with asyncio.timeout(30):
+        while old() is not None:
+            await shim.until_model("g2")
+            gc.collect()
 
 
 async def test_no_search_is_lost_while_bundles_come_and_go(run: Any, bundles: Bundles, fake_generator: Any) -> None:
