@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -21,6 +22,8 @@ from gram_plugin.search.document import gram_object, pending_object
 from gram_plugin.search.lexical import multi_match, queries_of_catalogue
 from gram_plugin.search.mappings import IndexCalibration, apply_to_index, read_calibration, write_calibration
 from gram_plugin.search.query import ClauseSettings, Mode, enrich
+from gram_plugin.serve.settings import ShimSettings
+from sofas import SOFA, FakeGenerator, answer, ask, running
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 WORDS = ("red", "shoe", "boot", "sofa", "lamp")
@@ -179,3 +182,30 @@ def test_calibrating_without_fields_says_what_to_run(node: RunningNode, index_na
     found = CliRunner().invoke(app, ["--debug", "calibrate", index_name, "--queries", str(queries), "--url", node.url])
     assert isinstance(found.exception, MappingError)
     assert found.exception.message == f"{node.url} has no index {index_name!r}"
+
+
+@pytest.mark.parametrize("mode", [Mode.RERANK, Mode.RECALL, Mode.RESCUE])
+def test_an_uncalibrated_index_is_served_as_it_is_until_the_command_was_run(
+    node: RunningNode, client: OpenSearch, index_name: str, mode: Mode
+) -> None:
+    """No λ is guessed: the direct answer, with header and metric that name the command; which ends it."""
+    client.indices.create(index=index_name, body={"settings": {"number_of_shards": 1}})
+    apply_to_index(client, index_name)
+    coded = gram_object([ScoredCode(SOFA, 0.5)], "g1", "", AT)
+    titles = ("red couch", "grey settee", "a lamp", "red lamp", "couch table")
+    sources = [{"title": text, "gram": coded} if "ett" in text else {"title": text} for text in titles]
+    helpers.bulk(client, ({"_index": index_name, "_source": source} for source in sources), refresh=True)
+    target, body = f"/{index_name}/_search", {"query": {"match": {"title": "sofa"}}}
+    with running(ShimSettings(upstream_url=node.url, budget_ms=10_000, mode=mode), FakeGenerator()) as shim:
+        before, (_, headers, _) = answer(shim, target, body), ask(shim, target, body)
+        metrics = ask(shim, "/-/metrics", method="GET")[2].decode()
+    assert before == answer(node.url, target, body)
+    assert headers["x-gram-status"] == 'off; reason=uncalibrated; next="gram calibrate"'
+    assert 'gram_commands_needed_total{command="gram calibrate"} 2.0' in metrics
+    code, said = run("calibrate", index_name, "--fields", "title", "--url", node.url)
+    assert code == 0, said
+    with running(ShimSettings(upstream_url=node.url, budget_ms=10_000, mode=mode), FakeGenerator()) as shim:
+        status, headers, text = ask(shim, target, body)
+    found = [hit["_source"]["title"] for hit in json.loads(text)["hits"]["hits"]]
+    assert (status, headers["x-gram-status"]) == (200, "applied")
+    assert found == ([] if mode is Mode.RERANK else ["grey settee"])
