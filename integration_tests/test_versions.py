@@ -20,6 +20,7 @@ from gram_plugin.search.client import connect
 from gram_plugin.search.lexical import multi_match
 from gram_plugin.search.mappings import IndexCalibration, write_calibration
 from gram_plugin.search.query import Mode
+from gram_plugin.serve.pit import indices_of_pit
 from gram_plugin.serve.settings import ShimSettings
 from sofas import FULL, FakeGenerator, answer, ask, ids, product, running
 
@@ -129,3 +130,18 @@ def test_explanations_add_up_on_2_19(servers: dict[str, Server]) -> None:
     sums = [(hit["lexical"] or 0) + hit["gained"] + hit["exact"] for hit in told]
     assert sums == pytest.approx([hit["score"] for hit in told], rel=1e-5)
     assert any(hit["gained"] > 0 for hit in told)
+
+
+@pytest.mark.parametrize("version", ["old", "new"])
+def test_a_point_in_time_tells_its_index_on_both(servers: dict[str, Server], version: str) -> None:
+    """The binary form of its id is understood, and the search with it is enriched."""
+    server = servers[version]
+    opened = server.client.transport.perform_request(
+        "POST", f"/{INDEX}/_search/point_in_time", params={"keep_alive": "1m"}
+    )
+    body = {"query": {"match": {"title": "settee"}}, "size": 200, "pit": {"id": opened["pit_id"]}}
+    _, headers, _ = ask(server.shims[Mode.RECALL], "/_search", body)
+    found = answer(server.shims[Mode.RECALL], "/_search", body)[1]
+    server.client.transport.perform_request("DELETE", "/_search/point_in_time", body={"pit_id": [opened["pit_id"]]})
+    assert indices_of_pit(opened["pit_id"]) == [INDEX]
+    assert (headers["x-gram-status"], len(ids(found))) == ("applied", 60)
