@@ -9,13 +9,7 @@ import concurrent.futures
 import contextlib
 import http.client
 import json
-import os
-import re
-import signal
-import socket
-import struct
-import subprocess
-import sys
+import shutil
 import tempfile
 import threading
 import time
@@ -23,7 +17,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 from opensearchpy import OpenSearch
@@ -34,6 +27,7 @@ from gram_plugin.node.node import NodeSettings, RunningNode, start_node
 from gram_plugin.search.client import connect
 from gram_plugin.search.mappings import IndexCalibration, apply_to_index, write_calibration
 from gram_plugin.serve.settings import ShimSettings
+from shimprocess import Process, hang_up, shim_process
 from sofas import MATCH, FakeGenerator, answer, ask, product, running
 
 INDEX = "faults-shop"
@@ -290,78 +284,39 @@ def test_opensearch_restarts_beneath_the_shim(data_folder: Path) -> None:
     assert (gone[0], gone[1]["x-gram-status"], after) == (502, "degraded; reason=upstream", before)
 
 
-@dataclass(frozen=True)
-class Process:
-    """A `gram shim` in a process of its own, so that its memory and its files can be counted."""
-
-    url: str
-    pid: int
-
-    def resident_kib(self) -> int:
-        """Memory of the process in KiB."""
-        text = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii")
-        return int(re.findall(r"VmRSS:\s+(\d+)", text)[0])
-
-    def files(self) -> int:
-        """Open files and sockets of the process."""
-        return sum(1 for _ in Path(f"/proc/{self.pid}/fd").iterdir())
-
-    def crowd(self, files: int) -> None:
-        """Returns once the process has so many files open: clients that wait, and their searches at OpenSearch."""
-        limit = time.monotonic() + 60
-        while self.files() < files:
-            assert time.monotonic() < limit, (self.files(), files)
-
-    def settle(self, files: int) -> None:
-        """Returns once the process has no more than so many files open and no text waits for its model."""
-        limit = time.monotonic() + 60
-        while self.files() > files or b'"waiting":0' not in ask(self.url, "/-/ready", method="GET")[2]:
-            assert time.monotonic() < limit, (self.files(), files)
-
-
 @pytest.fixture
 def process(proxy: FaultProxy, tmp_path: Path) -> Iterator[Process]:
     """A shim with a real bundle behind the proxy."""
-    said = tmp_path / "shim.log"
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GRAM_")}
-    environment |= {"GRAM_BUDGET_MS": "5000", "GRAM_MODE": "recall"}
-    command = [
-        sys.executable,
-        "-m",
-        "gram_plugin.cli",
-        "shim",
-        "--url",
-        proxy.url,
-        "--port",
-        "0",
-        "--bundle",
-        str(TINY),
-    ]
-    with said.open("wb") as log:
-        child = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-    try:
-        limit = time.monotonic() + 60
-        while not (found := re.search(r"listening on (http://\S+)", said.read_text(encoding="utf-8"))):
-            assert time.monotonic() < limit and child.poll() is None, said.read_text(encoding="utf-8")
-        yield Process(found[1], child.pid)
-        assert child.poll() is None
-    finally:
-        child.send_signal(signal.SIGTERM)
-        child.wait(30)
-        proxy.fault = NONE
+    settings = {"GRAM_BUDGET_MS": "5000", "GRAM_MODE": "recall", "GRAM_BUNDLE_CHECK_S": "0"}
+    shutil.copytree(TINY, tmp_path / "bundle")
+    with shim_process(proxy.url, tmp_path / "bundle", tmp_path / "shim.log", settings) as started:
+        yield started
+    proxy.fault = NONE
 
 
-def hang_up(url: str, number: int) -> socket.socket:
-    """Asks, and is ready to leave: with an end of file, or, every second one, with a reset."""
-    parts = urlsplit(url)
-    body = json.dumps({"query": {"match": {"title": f"red couch {number}"}}}).encode()
-    connection = socket.create_connection((parts.hostname or "", parts.port or 0), timeout=30)
-    if number % 2:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    head = f"POST {TARGET} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-    # Every third one leaves in the middle of its body.
-    connection.sendall(head.encode() + (body[:10] if number % 3 == 0 else body))
-    return connection
+def test_a_bundle_that_vanishes_or_breaks_costs_nothing(process: Process, node: RunningNode) -> None:
+    """A damaged bundle is refused, a removed one serves from memory, a whole one is taken again: no answer differs."""
+
+    def state(*actions: Callable[[], object]) -> tuple[Any, str]:
+        for act in actions:
+            act()
+        return answer(process.url, TARGET, BODY), ask(process.url, TARGET, BODY)[1]["x-gram-status"]
+
+    def damage() -> None:
+        (process.bundle / "codebook.tsv").write_bytes(b"damaged")
+
+    def remove() -> None:
+        shutil.rmtree(process.bundle)
+
+    def restore() -> None:
+        shutil.copytree(TINY, process.bundle)
+
+    before = state()
+    damaged = state(damage, lambda: process.renewed("refused", 1))
+    removed = state(remove, lambda: process.renewed("refused", 2))
+    restored = state(restore, lambda: process.renewed("taken", 1))
+    assert (damaged, removed, restored) == (before, before, before)
+    assert before[0][0] == 200
 
 
 def test_many_clients_that_hang_up_leave_nothing_behind(process: Process, proxy: FaultProxy) -> None:
@@ -371,7 +326,7 @@ def test_many_clients_that_hang_up_leave_nothing_behind(process: Process, proxy:
     sizes = []
     for turn in range(3):
         proxy.fault = Fault(stall=True, only=b"/_search")
-        waiting = [hang_up(process.url, turn * CLIENTS + number) for number in range(CLIENTS)]
+        waiting = [hang_up(process.url, TARGET, turn * CLIENTS + number) for number in range(CLIENTS)]
         process.crowd(files + CLIENTS + CLIENTS // 2)
         for client in waiting:
             client.close()
