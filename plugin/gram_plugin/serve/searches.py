@@ -176,7 +176,7 @@ def item_of(head: bytes, raw: bytes, target: Target, wishes: Wishes) -> Item:
         body = without_gram(document)
         lexical = raw if body is document else write_json(body)
         extension = _extension(document)
-        explain = extension.explain
+        explain = extension.explain and not target.kind.is_multi  # where OpenSearch tells no points
         names = _pit_names(body["pit"]) if "pit" in body else _names(head, target.names)
         return Item(head, lexical, _search(body, extension, target, wishes, names), explain)
     except NotEnriched as end:

@@ -96,3 +96,12 @@ def test_an_item_of_msearch_has_its_own_indices() -> None:
     url = IndexNames("shop", "o=1")
     listed = IndexNames("a,b*", "ignore_unavailable=true")
     assert names == [url, url, IndexNames("a%2Fb", "o=1"), listed, url]
+
+
+def test_only_single_searches_are_explained() -> None:
+    """Of many searches OpenSearch tells no points, so their bodies stay those of searches that are not explained."""
+    line = b'{"query":{"match":{"t":"x"}},"ext":{"gram":{"explain":true}}}'
+    single = items_of(line, Target(Kind.SEARCH, IndexNames("shop"), {}), WISHES)
+    many = items_of(b"{}\n" + line + b"\n", Target(Kind.MSEARCH, IndexNames("shop"), {}), WISHES)
+    assert [item.explain for item in (*single, *many)] == [True, False]
+    assert [item.lexical for item in (*single, *many)] == [b'{"query":{"match":{"t":"x"}}}'] * 2
