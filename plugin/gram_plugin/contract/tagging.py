@@ -52,6 +52,15 @@ class Lexicon:
             at += max(length, 1)
         return list(found)
 
+    def match_all(self, text: str) -> list[Attribute]:
+        """Attributes of every phrase in a normalised text, those within longer ones too, without repetition."""
+        tokens, found = words(text), dict[Attribute, None]()
+        for at, token in enumerate(tokens):
+            for length in range(min(self._longest.get(token, 0), len(tokens) - at), 0, -1):
+                for attribute in self.phrases.get(tuple(tokens[at : at + length]), ()):
+                    found.setdefault(attribute)
+        return list(found)
+
     def _longest_at(self, tokens: Sequence[str], at: int) -> int:
         longest = min(self._longest.get(tokens[at], 0), len(tokens) - at)
         return next((n for n in range(longest, 0, -1) if tuple(tokens[at : at + n]) in self.phrases), 0)
@@ -168,7 +177,7 @@ def product_attributes(product: ProductText, lexicon: Lexicon, terms: Lexicon) -
     from_text = (attribute for attribute in lexicon.match(product.text) if attribute.type not in typed)
     found = dict.fromkeys((*product.fields, *from_text))
     if len(found) < SPARSE_ATTRIBUTES:
-        found.update(dict.fromkeys(terms.match(product.title)))
+        found.update(dict.fromkeys(terms.match_all(product.title)))
     return tuple(found)
 
 

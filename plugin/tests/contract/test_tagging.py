@@ -105,6 +105,35 @@ def test_matching_equals_the_slow_reference(phrases: dict[Phrase, tuple[Attribut
     assert Lexicon(phrases).match(" ".join(tokens)) == slow_match(phrases, tokens)
 
 
+@given(
+    phrases=st.dictionaries(
+        st.lists(st.sampled_from("abc"), min_size=1, max_size=3).map(tuple),
+        st.lists(st.sampled_from([BLACK, BLUE, SHOE, ACME]), min_size=1, max_size=2, unique=True).map(tuple),
+        max_size=8,
+    ),
+    tokens=st.lists(st.sampled_from("abcd"), max_size=10),
+)
+def test_all_phrases_are_those_of_every_run_of_words(
+    phrases: dict[Phrase, tuple[Attribute, ...]], tokens: list[str]
+) -> None:
+    """Each phrase of the text, however they overlap."""
+    runs = [tuple(tokens[start:end]) for end in range(len(tokens) + 1) for start in range(end)]
+    expected = {attribute for run in runs for attribute in phrases.get(run, ())}
+    found = Lexicon(phrases).match_all(" ".join(tokens))
+    assert (set(found), len(found)) == (expected, len(expected))
+
+
+@pytest.mark.parametrize(
+    ("title", "terms"),
+    [("oak corner sofa", ("corner sofa", "sofa", "oak")), ("红色实木沙发", ("红色实木沙发", "实木", "沙发"))],
+)
+def test_a_title_has_its_longer_terms_and_those_within_them(title: str, terms: tuple[str, ...]) -> None:
+    """Who asks for a sofa wants the corner sofa too."""
+    known = {tuple(words(term)): (Attribute.of("other", term),) for term in terms}
+    found = product_attributes(ProductText(title, title, ()), NOTHING, Lexicon(known))
+    assert set(found) == {Attribute.of("other", term) for term in terms}
+
+
 @pytest.mark.parametrize(
     ("text", "name"),
     [
