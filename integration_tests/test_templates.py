@@ -171,3 +171,14 @@ def test_what_else_a_template_request_says_stays(node: RunningNode, shop: str, m
     assert all("_explanation" in hit for hit in found["hits"]["hits"])
     assert sorted(found) == sorted(direct)
     assert "profile" in found
+
+
+def test_the_usual_client_uses_templates_unchanged(shop: str, modes: dict[str, str], stored: str) -> None:
+    """opensearch-py searches by template, by many at once, and renders; only the address is another."""
+    template = {"id": stored, "params": PARAMETERS}
+    with OpenSearch(modes[Mode.RECALL], timeout=60) as ours:
+        assert ids(ours.search_template(index=shop, body=template)) == coded(1)
+        many = ours.msearch_template(body=[{"index": shop}, template, {"index": shop}, template])
+        assert [ids(found) for found in many["responses"]] == [coded(1)] * 2
+        rendered = ours.render_search_template(body=template)["template_output"]
+    assert rendered["query"]["bool"]["must"] == [{"match": {"title": PARAMETERS["text"]}}]
