@@ -6,7 +6,6 @@ import json
 import os
 import random
 import subprocess
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,21 +14,24 @@ from typing import Any
 import pytest
 from opensearchpy import OpenSearch
 
-from gram_plugin.contract.bundle import open_bundle
+from backfills import (
+    BUNDLE,
+    GRAM,
+    GRAM_FIELDS,
+    MANIFEST,
+    OLD,
+    SEED,
+    create,
+    plain,
+    plain_environment,
+    products,
+    put,
+    report_of,
+    run,
+    stored,
+    versions,
+)
 from gram_plugin.node.node import RunningNode
-from gram_plugin.search.mappings import component_template
-
-GRAM = [sys.executable, "-m", "gram_plugin.cli"]
-BUNDLE = Path(__file__).parents[1] / "plugin/tests/decode/tiny_bundle"
-OLD = {"codes": ["g0/type=old"], "weights": {"g0/type=old": 0.5}, "model": "g0", "source": "0", "at": 0}
-
-
-def create(client: OpenSearch, index: str, *, shards: int = 2) -> None:
-    """An index with the gram fields."""
-    gram = component_template(weighted=True)["template"]["mappings"]["properties"]
-    properties = {"title": {"type": "text"}, "price": {"type": "double"}, **gram}
-    settings = {"number_of_shards": shards, "number_of_replicas": 0, "refresh_interval": "-1"}
-    client.indices.create(index=index, body={"mappings": {"properties": properties}, "settings": settings})
 
 
 @pytest.fixture
@@ -42,56 +44,19 @@ def index(client: OpenSearch, index_name: str) -> str:
 @pytest.fixture
 def environment() -> dict[str, str]:
     """The environment of this process without settings of ours."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("GRAM_")}
-
-
-def products(number: int) -> dict[str, dict[str, Any]]:
-    """Products by id."""
-    return {f"p{n}": {"title": f"grey velvet sofa {n} with a tall back", "price": n} for n in range(number)}
-
-
-def put(client: OpenSearch, index: str, documents: Mapping[str, Any]) -> None:
-    """Writes documents past every sidecar; a lone surrogate travels as an escape."""
-    lines = [line for name, found in documents.items() for line in ({"index": {"_id": name}}, found)]
-    body = "".join(json.dumps(line) + "\n" for line in lines)
-    answer = client.bulk(index=index, body=body, refresh=True)
-    assert not answer["errors"], answer
-
-
-def stored(client: OpenSearch, index: str) -> dict[str, Any]:
-    """Every document of an index by id; of `gram` without the time, weights in one object."""
-    client.indices.refresh(index=index)
-    hits = client.search(index=index, body={"size": 10_000, "query": {"match_all": {}}})["hits"]["hits"]
-    documents = {hit["_id"]: hit["_source"] for hit in hits}
-    for document in documents.values():
-        if gram := document.get("gram"):
-            gram.pop("at", None)
-            weights = gram.get("weights")
-            gram["weights"] = weights[0] if isinstance(weights, list) and weights else weights or {}
-    return documents
-
-
-def plain(documents: Mapping[str, Any]) -> dict[str, Any]:
-    """The documents without their `gram` objects."""
-    return {name: {key: value for key, value in found.items() if key != "gram"} for name, found in documents.items()}
-
-
-def run(folder: Path, environment: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    """One `gram` to its end."""
-    return subprocess.run(
-        [*GRAM, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
+    return plain_environment()
 
 
 def backfill(
     folder: Path, environment: Mapping[str, str], node: RunningNode, index: str, *arguments: str
 ) -> dict[str, Any]:
     """The report of one `gram backfill` that must end well."""
-    command = ["backfill", index, "--url", node.url, "--bundle", str(BUNDLE), "--json", *arguments]
-    done = run(folder, environment, *command)
-    assert done.returncode == 0, done.stderr
-    report: dict[str, Any] = json.loads(done.stdout)
-    return report
+    return report_of(folder, environment, [*GRAM, *to(node, index), "--json", *arguments])
+
+
+def to(node: RunningNode, index: str) -> list[str]:
+    """The words of a `gram backfill`."""
+    return ["backfill", index, "--url", node.url, "--bundle", str(BUNDLE)]
 
 
 @contextmanager
@@ -130,8 +95,7 @@ def test_the_same_codes_as_the_sidecar_and_ingest(
     catalogue = tmp_path / "products.jsonl"
     catalogue.write_text("".join(json.dumps({"id": name, **found}) + "\n" for name, found in documents.items()))
     arguments = ["--index", f"{index_name}-ingested", "--url", node.url, "--bundle", str(BUNDLE)]
-    done = run(tmp_path, environment, "ingest", str(catalogue), *arguments)
-    assert done.returncode == 0, done.stderr
+    run(tmp_path, environment, [*GRAM, "ingest", str(catalogue), *arguments])
     with sidecar(node, environment) as url, OpenSearch(url, timeout=60) as coded:
         put(coded, f"{index_name}-sidecar", documents)
     report = backfill(tmp_path, environment, node, f"{index_name}-direct")
@@ -168,8 +132,7 @@ def test_codes_of_an_earlier_generation_are_replaced(
     assert (report["read"], report["coded"]) == (5, 5)
     client.indices.refresh(index=index)
     assert [client.count(index=index, body={"query": query})["count"] for query in old] == [0, 0, 0]
-    generation = open_bundle(BUNDLE).manifest.generation
-    assert client.count(index=index, body={"query": {"term": {"gram.model": generation}}})["count"] == 5
+    assert client.count(index=index, body={"query": {"term": {"gram.model": MANIFEST.generation}}})["count"] == 5
     again = backfill(tmp_path, environment, node, index)
     assert (again["read"], again["fresh"], again["coded"]) == (5, 5, 0)
 
@@ -192,13 +155,6 @@ def test_only_what_is_stale_is_written(
     changed = {name for name, version in versions(client, index).items() if version != before[name]}
     assert changed == {"p1", "p2", "p3", "p5", "new"}
     assert report["index"] == {"products": 21, "coded": 21, "pending": 0}
-
-
-def versions(client: OpenSearch, index: str) -> dict[str, int]:
-    """The version of every document."""
-    client.indices.refresh(index=index)
-    body = {"size": 10_000, "query": {"match_all": {}}, "version": True, "_source": False}
-    return {hit["_id"]: hit["_version"] for hit in client.search(index=index, body=body)["hits"]["hits"]}
 
 
 def test_hostile_documents_never_stop_it(
@@ -257,10 +213,9 @@ def test_documents_of_hostile_text_are_all_settled(
     node: RunningNode, client: OpenSearch, index_name: str, environment: dict[str, str], tmp_path: Path
 ) -> None:
     """Coded or marked, every one; nothing but `gram` changes, and a second run finds nothing to write."""
-    gram = component_template(weighted=True)["template"]["mappings"]["properties"]
-    properties = {"title": {"type": "text"}, "any": {"type": "object", "enabled": False}, **gram}
+    properties = {"title": {"type": "text"}, "any": {"type": "object", "enabled": False}, **GRAM_FIELDS}
     client.indices.create(index=index_name, body={"mappings": {"properties": properties}})
-    chance = random.Random(20261121)
+    chance = random.Random(SEED)
     documents = {f"h{n}": {"title": text_value(chance), "any": hostile_value(chance)} for n in range(HOSTILE_DOCUMENTS)}
     names = sorted(documents)
     for start in range(0, len(names), 100):
@@ -277,7 +232,7 @@ def test_products_of_a_data_stream_are_coded(
     node: RunningNode, client: OpenSearch, index_name: str, environment: dict[str, str], tmp_path: Path
 ) -> None:
     """In the indices behind it, a rolled-over one included."""
-    gram = component_template(weighted=True)["template"]
+    gram = {"mappings": {"properties": GRAM_FIELDS}}
     template = {"index_patterns": [f"{index_name}*"], "data_stream": {}, "template": gram, "priority": 500}
     client.indices.put_index_template(name=index_name, body=template)
     try:
@@ -311,14 +266,13 @@ def test_what_opensearch_refuses_is_a_dead_letter(
     node: RunningNode, client: OpenSearch, index_name: str, environment: dict[str, str], tmp_path: Path
 ) -> None:
     """A product that no longer fits its mapping fails alone, with id and reason, and the exit code is 1."""
-    gram = component_template(weighted=True)["template"]["mappings"]["properties"]
-    properties = {"title": {"type": "text"}, **gram}
+    properties = {"title": {"type": "text"}, **GRAM_FIELDS}
     client.indices.create(index=index_name, body={"mappings": {"dynamic": False, "properties": properties}})
     put(client, index_name, {"p1": {"title": "sofa"}, "huge": {"title": "lamp", "sku": "x" * 40_000}})
     client.indices.put_mapping(index=index_name, body={"properties": {"sku": {"type": "keyword"}}})
-    done = run(tmp_path, environment, "backfill", index_name, "--url", node.url, "--bundle", str(BUNDLE), "--json")
+    done = run(tmp_path, environment, [*GRAM, *to(node, index_name), "--json"], code=1)
     report, letters = json.loads(done.stdout), tmp_path / f"{index_name}.backfill.dead-letters.jsonl"
-    assert (done.returncode, report["coded"], report["failed"]) == (1, 1, 1), done.stderr
+    assert (report["coded"], report["failed"]) == (1, 1)
     (letter,) = [json.loads(line) for line in letters.read_text().splitlines()]
     assert (letter["id"], letter["status"], letter["document"]["_index"]) == ("huge", 400, index_name)
     assert "immense term" in letter["reason"]
@@ -358,6 +312,6 @@ def test_mistakes_are_named(
     said: str,
 ) -> None:
     """What is wrong, and the next step; nothing is left behind."""
-    done = run(tmp_path, environment, "backfill", index, "--bundle", str(BUNDLE), *arguments)
-    assert (done.returncode, said in done.stderr, "next:" in done.stderr) == (code, True, True), done.stderr
+    done = run(tmp_path, environment, [*GRAM, "backfill", index, "--bundle", str(BUNDLE), *arguments], code)
+    assert (said in done.stderr, "next:" in done.stderr) == (True, True), done.stderr
     assert list(tmp_path.iterdir()) == []

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import signal
 import subprocess
-import sys
 import threading
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,20 +13,31 @@ from typing import Any
 import pytest
 from opensearchpy import AuthorizationException, OpenSearch
 
-from gram_plugin.contract.bundle import read_manifest
-from gram_plugin.contract.text import render_product, source_hash
+from backfills import (
+    GRAM,
+    SEED,
+    command,
+    hashes_of,
+    hits,
+    kill_after,
+    plain,
+    plain_environment,
+    products,
+    put,
+    report_of,
+    run,
+    sources_of,
+    start,
+    stored,
+    versions,
+)
 from gram_plugin.node.node import RunningNode
-
-GRAM = [sys.executable, "-m", "gram_plugin.cli"]
-BUNDLE = Path(__file__).parents[1] / "plugin/tests/decode/tiny_bundle"
-MANIFEST = read_manifest(BUNDLE)
-SEED = 20261121
 
 
 @pytest.fixture
 def environment() -> dict[str, str]:
     """The environment of this process without settings of ours."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("GRAM_")}
+    return plain_environment()
 
 
 @pytest.fixture
@@ -53,57 +60,6 @@ def source(client: OpenSearch, index_name: str) -> str:
     return name
 
 
-def products(number: int) -> dict[str, dict[str, Any]]:
-    """Products by id."""
-    return {f"p{n}": {"title": f"grey velvet sofa {n} with a tall back", "price": n} for n in range(number)}
-
-
-def put(client: OpenSearch, index: str, documents: Mapping[str, Any], **more: Any) -> None:
-    """Writes documents past every sidecar."""
-    lines = [line for name, found in documents.items() for line in ({"index": {"_id": name, **more}}, found)]
-    answer = client.bulk(index=index, body=lines, refresh=True)
-    assert not answer["errors"], answer
-
-
-def stored(client: OpenSearch, index: str) -> dict[str, Any]:
-    """Every hit of an index by id."""
-    client.indices.refresh(index=index)
-    body = {"size": 10_000, "query": {"match_all": {}}, "version": True}
-    hits = client.search(index=index, body=body)["hits"]["hits"]
-    return {hit["_id"]: hit for hit in hits}
-
-
-def plain(hits: Mapping[str, Any]) -> dict[str, Any]:
-    """The documents without their `gram` objects."""
-    return {name: {key: value for key, value in hit["_source"].items() if key != "gram"} for name, hit in hits.items()}
-
-
-def hashes(hits: Mapping[str, Any]) -> dict[str, str]:
-    """The hash of the text that each product was coded from."""
-    return {name: hit["_source"]["gram"]["source"] for name, hit in hits.items()}
-
-
-def hash_of(title: str) -> str:
-    """What `gram.source` is for a product of this title."""
-    return source_hash(render_product({"title": title}, MANIFEST.rendering), MANIFEST.generation)
-
-
-def command(node: RunningNode, index: str, *arguments: str) -> list[str]:
-    """One `gram backfill` of small pages."""
-    return [
-        *GRAM,
-        *("backfill", index, "--url", node.url, "--bundle", str(BUNDLE)),
-        *("--json", "--bulk", "10", "--threads", "1", *arguments),
-    ]
-
-
-def run(folder: Path, environment: Mapping[str, str], words: list[str], code: int = 0) -> tuple[Any, str]:
-    """Report and words of a run to its end."""
-    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == code, done.stderr
-    return json.loads(done.stdout) if done.stdout.startswith("{") else done.stdout, done.stderr
-
-
 def test_a_new_index_takes_the_place_of_the_old_one(
     node: RunningNode,
     client: OpenSearch,
@@ -117,9 +73,9 @@ def test_a_new_index_takes_the_place_of_the_old_one(
     put(client, source, products(25))
     put(client, source, {"p3": {"title": "a second version", "price": 3}})
     put(client, source, {"routed": {"title": "lamp", "price": 1}}, routing="r")
-    before = stored(client, source)
+    before = hits(client, source)
     words = command(node, alias, "--into", "auto", "--alias", alias)
-    report, _ = run(tmp_path, environment, words)
+    report = report_of(tmp_path, environment, words)
     (name,) = client.indices.get_alias(name=alias)
     assert (report["into"], report["coded"], report["index"]) == (
         name,
@@ -127,11 +83,11 @@ def test_a_new_index_takes_the_place_of_the_old_one(
         {"products": 26, "coded": 26, "pending": 0},
     )
     after = stored(client, name)
-    assert plain(after) == plain(before)
-    assert {key: hit["_version"] for key, hit in after.items()} == {key: hit["_version"] for key, hit in before.items()}
-    assert hashes(after) == {key: hash_of(hit["_source"]["title"]) for key, hit in before.items()}
-    assert after["routed"]["_routing"] == "r"
-    assert stored(client, source) == before
+    assert plain(after) == {key: hit["_source"] for key, hit in before.items()}
+    assert versions(client, name) == {key: hit["_version"] for key, hit in before.items()}
+    assert sources_of(after) == hashes_of(after)
+    assert hits(client, name)["routed"]["_routing"] == "r"
+    assert hits(client, source) == before
     with pytest.raises(AuthorizationException):
         client.index(index=source, id="late", body={"title": "written where nobody looks"})
     made = client.indices.get(index=name)[name]
@@ -143,7 +99,7 @@ def test_a_new_index_takes_the_place_of_the_old_one(
     assert made["mappings"]["properties"]["title"] == {"type": "text", "analyzer": "mine"}
     assert client.indices.get(index=source)[source]["aliases"] == {}
     assert list(tmp_path.iterdir()) == []
-    again, _ = run(tmp_path, environment, words)
+    again = report_of(tmp_path, environment, words)
     assert (again["into"], again["read"]) == (name, 0)
 
 
@@ -168,19 +124,19 @@ def test_clean_up_takes_only_its_own_that_nothing_leads_to(
     """Not an index of a like name, not one with any alias, not one by another name; and nothing without --yes."""
     alias = f"{index_name}-live"
     put(client, source, products(3))
-    report, _ = run(tmp_path, environment, command(node, source, "--into", "auto", "--alias", alias))
+    report = report_of(tmp_path, environment, command(node, source, "--into", "auto", "--alias", alias))
     own, stranger = report["into"], f"{alias}-gram-g1-20200101000000"
     client.indices.create(index=stranger)
     words = [*GRAM, "clean-up", alias, "--url", node.url]
-    assert run(tmp_path, environment, words)[0] == f"nothing to clean up for {alias}\n"
+    assert run(tmp_path, environment, words).stdout == f"nothing to clean up for {alias}\n"
     client.indices.update_aliases(
         body={"actions": [{"remove": {"index": own, "alias": alias}}, {"add": {"index": own, "alias": f"{alias}-b"}}]}
     )
-    assert run(tmp_path, environment, [*words, "--yes"])[0] == f"nothing to clean up for {alias}\n"
+    assert run(tmp_path, environment, [*words, "--yes"]).stdout == f"nothing to clean up for {alias}\n"
     client.indices.delete_alias(index=own, name=f"{alias}-b")
-    assert run(tmp_path, environment, words)[0] == f"{own}: would be deleted with --yes\n"
+    assert run(tmp_path, environment, words).stdout == f"{own}: would be deleted with --yes\n"
     assert client.indices.exists(index=own)
-    assert run(tmp_path, environment, [*words, "--yes"])[0] == f"{own}: deleted\n"
+    assert run(tmp_path, environment, [*words, "--yes"]).stdout == f"{own}: deleted\n"
     assert not client.indices.exists(index=own)
     assert client.indices.exists(index=stranger)
     assert client.indices.exists(index=source)
@@ -198,7 +154,7 @@ def test_the_alias_stays_when_a_product_cannot_be_copied(
     put(client, source, {**products(4), "huge": {"title": "lamp", "sku": "x" * 40_000}})
     client.indices.put_mapping(index=source, body={"properties": {"sku": {"type": "keyword"}}})
     words = command(node, source, "--into", name, "--alias", alias)
-    _, said = run(tmp_path, environment, words, code=1)
+    said = run(tmp_path, environment, words, code=1).stderr
     assert f"the alias was not moved: {source} has 5 products, {name} has 4" in said
     assert list(client.indices.get_alias(name=alias)) == [source]
     (letter,) = [
@@ -210,7 +166,7 @@ def test_the_alias_stays_when_a_product_cannot_be_copied(
     client.delete(index=source, id="p2")
     client.delete(index=source, id="p0")
     put(client, source, {"p0": {"title": "deleted and made anew"}})
-    report, _ = run(tmp_path, environment, words)
+    report = report_of(tmp_path, environment, words)
     assert (report["read"], report["failed"]) == (4, 0)
     assert list(client.indices.get_alias(name=alias)) == [name]
     assert plain(stored(client, name)) == plain(stored(client, source))
@@ -243,8 +199,7 @@ def test_names_in_use_are_refused(
     other = f"{index_name}-other"
     client.indices.create(index=other, body={"aliases": {f"{other}-alias": {}}})
     filled = [argument.format(source=source, other=other) for argument in arguments]
-    _, found = run(tmp_path, environment, command(node, source, *filled), code)
-    assert said in found
+    assert said in run(tmp_path, environment, command(node, source, *filled), code).stderr
     assert set(client.indices.get(index=f"{index_name}*,x*")) == {source, other}
 
 
@@ -294,9 +249,7 @@ def test_killed_at_random_moments_beside_a_writer_nothing_is_lost(
     writer.start()
     try:
         for _ in range(4):
-            process = subprocess.Popen(
-                words, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-            )
+            process = start(tmp_path, environment, words)
             kill_after(process, tmp_path / "c.json", chance.randint(1, 8), chance.uniform(0, 0.05))
         done = subprocess.run(
             words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
@@ -310,17 +263,4 @@ def test_killed_at_random_moments_beside_a_writer_nothing_is_lost(
     run(tmp_path, environment, command(node, alias))
     found = stored(client, f"{index_name}-new")
     assert plain(found) == writer.expected
-    assert hashes(found) == {name: hash_of(document["title"]) for name, document in writer.expected.items()}
-
-
-def kill_after(process: subprocess.Popen[bytes], checkpoint: Path, changes: int, later_s: float) -> None:
-    """Kills a process some time after its checkpoint has changed so many times."""
-    seen, moments = 0, 0
-    while process.poll() is None and seen < changes:
-        found = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
-        seen += found != moments
-        moments = found
-        time.sleep(0.0005)
-    time.sleep(later_s)  # reading, coding, writing or saving: whatever it does then
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    assert sources_of(found) == hashes_of(found)

@@ -8,121 +8,64 @@ import random
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from opensearchpy import OpenSearch
 
-from gram_plugin.contract.bundle import read_manifest
-from gram_plugin.contract.text import render_product, source_hash
+from backfills import (
+    MANIFEST,
+    OLD,
+    SEED,
+    command,
+    create,
+    hash_of,
+    hashes_of,
+    hits,
+    kill_after,
+    plain,
+    plain_environment,
+    products,
+    put,
+    report_of,
+    run,
+    sources_of,
+    start,
+    stored,
+    wait_for,
+)
 from gram_plugin.node.node import NodeSettings, RunningNode, start_node
 from gram_plugin.search.client import connect
-from gram_plugin.search.mappings import component_template
 
-GRAM = [sys.executable, "-m", "gram_plugin.cli"]
-BUNDLE = Path(__file__).parents[1] / "plugin/tests/decode/tiny_bundle"
-MANIFEST = read_manifest(BUNDLE)
 KILLS = int(os.environ.get("SOAK_KILLS", "8"))
 """`make soak` sets a larger number."""
 PRODUCTS = 60 * KILLS
-SEED = 20261121
 
 
 @pytest.fixture
 def environment() -> dict[str, str]:
     """The environment of this process without settings of ours."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("GRAM_")}
+    return plain_environment()
 
 
-def create(client: OpenSearch, index: str) -> None:
-    """An index of three shards with the gram fields."""
-    gram = component_template(weighted=True)["template"]["mappings"]["properties"]
-    properties = {"title": {"type": "text"}, "price": {"type": "double"}, **gram}
-    settings = {"number_of_shards": 3, "number_of_replicas": 0}
-    client.indices.create(index=index, body={"mappings": {"properties": properties}, "settings": settings})
+@pytest.fixture
+def data_folder() -> Iterator[Path]:
+    """A folder that the server's account can enter; those of pytest are for one account only."""
+    with tempfile.TemporaryDirectory(prefix="gram-test-", dir="/var/tmp") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder / "node"
 
 
-def products(number: int) -> dict[str, dict[str, Any]]:
-    """Products by id; some have codes of an earlier model, some wait for codes."""
-    old = {"codes": ["g0/type=old"], "weights": {"g0/type=old": 0.5}, "model": "g0", "source": "0", "at": 0}
-    grams: list[dict[str, Any]] = [{}, {"gram": old}, {"gram": {"codes": [], "model": "pending", "at": 0}}]
-    return {
-        f"p{n}": {"title": f"grey velvet sofa {n} with a tall back", "price": n, **grams[n % 3]} for n in range(number)
-    }
-
-
-def put(client: OpenSearch, index: str, documents: Mapping[str, Any]) -> None:
-    """Writes documents past every sidecar."""
-    lines = [line for name, found in documents.items() for line in ({"index": {"_id": name}}, found)]
-    answer = client.bulk(index=index, body=lines, refresh=True)
-    assert not answer["errors"], answer
-
-
-def stored(client: OpenSearch, index: str) -> dict[str, Any]:
-    """Every document of an index by id; of `gram` without the time, weights in one object."""
-    client.indices.refresh(index=index)
-    hits = client.search(index=index, body={"size": 10_000, "query": {"match_all": {}}})["hits"]["hits"]
-    documents = {hit["_id"]: hit["_source"] for hit in hits}
-    for document in documents.values():
-        if gram := document.get("gram"):
-            gram.pop("at", None)
-            weights = gram.get("weights")
-            gram["weights"] = weights[0] if isinstance(weights, list) and weights else weights or {}
-    return documents
-
-
-def plain(documents: Mapping[str, Any]) -> dict[str, Any]:
-    """The documents without their `gram` objects."""
-    return {name: {key: value for key, value in found.items() if key != "gram"} for name, found in documents.items()}
-
-
-def hash_of(title: str) -> str:
-    """What `gram.source` is for a product of this title."""
-    return source_hash(render_product({"title": title}, MANIFEST.rendering), MANIFEST.generation)
-
-
-def command(node: RunningNode, index: str, *arguments: str) -> list[str]:
-    """One `gram backfill` of small pages, so that there are many moments to die at."""
-    return [
-        *GRAM,
-        *("backfill", index, "--url", node.url, "--bundle", str(BUNDLE)),
-        *("--json", "--bulk", "10", "--threads", "1", *arguments),
-    ]
-
-
-def run(folder: Path, environment: Mapping[str, str], words: list[str]) -> dict[str, Any]:
-    """The report of a run that must end well."""
-    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    report: dict[str, Any] = json.loads(done.stdout)
-    return report
-
-
-def wait_for(condition: Callable[[], bool], limit_s: float = 120) -> None:
-    """Until the condition holds."""
-    end = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < end, "the condition never held"
-        time.sleep(0.005)
-
-
-def kill_after(process: subprocess.Popen[bytes], checkpoint: Path, changes: int, later_s: float = 0.0) -> bool:
-    """Kills a process some time after its checkpoint has changed so many times; False when it ended before."""
-    seen, moments = 0, 0
-    while process.poll() is None and seen < changes:
-        found = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
-        seen += found != moments
-        moments = found
-        time.sleep(0.0005)
-    time.sleep(later_s)  # reading, coding, writing or saving: whatever it does then
-    process.send_signal(signal.SIGKILL)
-    return process.wait() == -signal.SIGKILL
+def stale(number: int) -> dict[str, dict[str, Any]]:
+    """Products by id: some without codes, some with those of an earlier model, some that wait for codes."""
+    grams: list[dict[str, Any]] = [{}, {"gram": OLD}, {"gram": {"codes": [], "model": "pending", "at": 0}}]
+    return {name: {**found, **grams[at % 3]} for at, (name, found) in enumerate(products(number).items())}
 
 
 class Writer(threading.Thread):
@@ -158,33 +101,25 @@ def test_killed_at_random_moments_the_index_ends_as_if_undisturbed(
     node: RunningNode, client: OpenSearch, index_name: str, environment: dict[str, str], tmp_path: Path
 ) -> None:
     """After each kill -9 the same command goes on; codes and all else equal an undisturbed run's, and stay so."""
-    chance, documents = random.Random(SEED), products(PRODUCTS)
+    chance, documents = random.Random(SEED), stale(PRODUCTS)
     undisturbed, killed = f"{index_name}-undisturbed", f"{index_name}-killed"
     for name in (undisturbed, killed):
-        create(client, name)
+        create(client, name, shards=3)
         put(client, name, documents)
-    report = run(tmp_path, environment, command(node, undisturbed))
+    report = report_of(tmp_path, environment, command(node, undisturbed))
     assert (report["read"], report["coded"]) == (PRODUCTS, PRODUCTS)
-    kills = 0
+    checkpoint, kills = tmp_path / f"{killed}.backfill.json", 0
     for _ in range(KILLS):
-        process = subprocess.Popen(
-            command(node, killed),
-            cwd=tmp_path,
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        kills += kill_after(
-            process, tmp_path / f"{killed}.backfill.json", chance.randint(1, 6), chance.uniform(0, 0.05)
-        )
+        process = start(tmp_path, environment, command(node, killed))
+        kills += kill_after(process, checkpoint, chance.randint(1, 6), chance.uniform(0, 0.05))
     assert kills == KILLS, "the runs were too short to be killed: more products are needed"
-    report = run(tmp_path, environment, command(node, killed))
+    report = report_of(tmp_path, environment, command(node, killed))
     assert (report["resumed"], report["failed"], report["pending"]) == (True, 0, 0)
     expected = stored(client, undisturbed)
     assert stored(client, killed) == expected
     assert plain(expected) == plain(documents)
-    assert not (tmp_path / f"{killed}.backfill.json").exists()
-    again = run(tmp_path, environment, command(node, killed))
+    assert not checkpoint.exists()
+    again = report_of(tmp_path, environment, command(node, killed))
     assert (again["read"], again["fresh"], again["coded"]) == (PRODUCTS, PRODUCTS, 0)
     assert stored(client, killed) == expected
 
@@ -193,58 +128,40 @@ def test_a_concurrent_writers_changes_survive_kills(
     node: RunningNode, client: OpenSearch, index_name: str, environment: dict[str, str], tmp_path: Path
 ) -> None:
     """Every write that was acknowledged is there in the end, and every product has the codes of its text."""
-    chance, documents = random.Random(SEED + 1), products(PRODUCTS)
+    chance, documents = random.Random(SEED + 1), stale(PRODUCTS)
     create(client, index_name)
     put(client, index_name, documents)
-    writer = Writer(client, index_name, sorted(documents))
+    writer, words = Writer(client, index_name, sorted(documents)), command(node, index_name)
     writer.start()
     try:
         for _ in range(max(2, KILLS // 4)):
-            process = subprocess.Popen(
-                command(node, index_name),
-                cwd=tmp_path,
-                env=environment,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
-            kill_after(
-                process, tmp_path / f"{index_name}.backfill.json", chance.randint(1, 10), chance.uniform(0, 0.05)
-            )
-        run(tmp_path, environment, command(node, index_name))
+            process = start(tmp_path, environment, words)
+            checkpoint = tmp_path / f"{index_name}.backfill.json"
+            kill_after(process, checkpoint, chance.randint(1, 10), chance.uniform(0, 0.05))
+        report_of(tmp_path, environment, words)
     finally:
         writer.end()
-    run(tmp_path, environment, command(node, index_name))
+    report_of(tmp_path, environment, words)
     found = stored(client, index_name)
     assert plain(found) == {**plain(documents), **writer.expected}
     assert len(writer.expected) > 10
-    sources = {name: document["gram"]["source"] for name, document in found.items()}
-    assert sources == {name: hash_of(document["title"]) for name, document in found.items()}
+    assert sources_of(found) == hashes_of(found)
 
 
 def test_processes_share_an_index_in_slices(
     node: RunningNode, client: OpenSearch, index_name: str, environment: dict[str, str], tmp_path: Path
 ) -> None:
     """Five processes at once on three shards: every product is coded once, by one of them."""
-    create(client, index_name)
-    put(client, index_name, products(300))
-    processes = [
-        subprocess.Popen(
-            command(node, index_name, "--slice", f"{number}/5"),
-            cwd=tmp_path,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
-        for number in range(5)
-    ]
+    create(client, index_name, shards=3)
+    put(client, index_name, stale(300))
+    parts = [command(node, index_name, "--slice", f"{number}/5") for number in range(5)]
+    processes = [start(tmp_path, environment, words) for words in parts]
     reports = [json.loads(process.communicate(timeout=300)[0]) for process in processes]
     assert [process.returncode for process in processes] == [0] * 5
     assert sum(report["read"] for report in reports) == sum(report["coded"] for report in reports) == 300
     assert sum(report["read"] > 0 for report in reports) > 3
-    body = {"size": 1000, "query": {"match_all": {}}, "version": True, "_source": ["gram.model"]}
-    client.indices.refresh(index=index_name)
-    hits = client.search(index=index_name, body=body)["hits"]["hits"]
-    assert {(hit["_version"], hit["_source"]["gram"]["model"]) for hit in hits} == {(2, MANIFEST.generation)}
+    found = hits(client, index_name).values()
+    assert {(hit["_version"], hit["_source"]["gram"]["model"]) for hit in found} == {(2, MANIFEST.generation)}
 
 
 def test_follow_codes_what_is_written_past_the_sidecar_until_sigterm(
@@ -252,64 +169,52 @@ def test_follow_codes_what_is_written_past_the_sidecar_until_sigterm(
 ) -> None:
     """New products, changed texts and marks are found within the interval; SIGTERM ends it with 0 and a report."""
     create(client, index_name)
-    put(client, index_name, products(30))
+    put(client, index_name, stale(30))
+    process = start(tmp_path, environment, command(node, index_name, "--follow", "--interval", "0.2"))
 
-    def has_codes(name: str, title: str) -> bool:
-        found = client.get(index=index_name, id=name)["_source"]
-        return bool(found.get("gram", {}).get("source") == hash_of(title))
+    def wait_until_coded(name: str, title: str) -> None:
+        def is_coded() -> bool:
+            found = client.get(index=index_name, id=name)["_source"]
+            return bool(found.get("gram", {}).get("source") == hash_of(title))
 
-    process = subprocess.Popen(
-        command(node, index_name, "--follow", "--interval", "0.2"),
-        cwd=tmp_path,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+        wait_for(lambda: is_coded() or process.poll() is not None)
+
     try:
-        wait_for(lambda: has_codes("p29", "grey velvet sofa 29 with a tall back") or process.poll() is not None)
+        wait_until_coded("p29", products(30)["p29"]["title"])
         put(client, index_name, {"new": {"title": "a new lamp"}})
-        wait_for(lambda: has_codes("new", "a new lamp") or process.poll() is not None)
+        wait_until_coded("new", "a new lamp")
         client.update(index=index_name, id="p1", body={"doc": {"title": "another text"}})
-        wait_for(lambda: has_codes("p1", "another text") or process.poll() is not None)
+        wait_until_coded("p1", "another text")
     finally:
         process.terminate()
-        said = process.communicate(timeout=60)
-    assert process.returncode == 0, said
-    report = json.loads(said[0])
+        said = process.communicate(timeout=60)[0]
+    assert process.returncode == 0
+    report = json.loads(said)
     assert (report["read"], report["coded"], report["stopped"]) == (30, 32, True)
     assert report["index"] == {"products": 31, "coded": 31, "pending": 0}
-
-
-@pytest.fixture
-def data_folder() -> Iterator[Path]:
-    """A folder that the server's account can enter; those of pytest are for one account only."""
-    with tempfile.TemporaryDirectory(prefix="gram-test-", dir="/var/tmp") as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        yield folder / "node"
 
 
 def test_a_node_that_is_killed_and_comes_back_is_waited_for(
     environment: dict[str, str], data_folder: Path, tmp_path: Path
 ) -> None:
     """The backfill lives through kill -9 of the server: no product is left out or changed, and it ends well."""
-    documents = products(300)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     settings = NodeSettings(data=data_folder, port=port, jvm_options=("-XX:TieredStopAtLevel=1",))
     with start_node(settings) as first, connect(first.url) as client:
         create(client, "killed")
-        put(client, "killed", documents)
+        put(client, "killed", products(300))
         # Slow enough that it is in the middle when the server goes.
-        words = command(first, "killed", "--rate", "30")
         process = subprocess.Popen(
-            words, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            command(first, "killed", "--rate", "30"),
+            cwd=tmp_path,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
-        checkpoint = tmp_path / "killed.backfill.json"
-        wait_for(
-            lambda: (checkpoint.exists() and '"coded": 0' not in checkpoint.read_text()) or process.poll() is not None
-        )
+        checkpoint, nothing = tmp_path / "killed.backfill.json", '"coded": 0'
+        wait_for(lambda: process.poll() is not None or (checkpoint.exists() and nothing not in checkpoint.read_text()))
         for pid in first.pids:
             os.kill(pid, signal.SIGKILL)
     try:
@@ -323,10 +228,8 @@ def test_a_node_that_is_killed_and_comes_back_is_waited_for(
     report = json.loads(said[0])
     assert (report["read"], report["fresh"] + report["coded"], report["failed"]) == (300, 300, 0)
     assert "lost, another one is opened" in said[1]
-    assert plain(found) == plain(documents)
-    assert {name: document["gram"]["source"] for name, document in found.items()} == {
-        name: hash_of(document["title"]) for name, document in documents.items()
-    }
+    assert plain(found) == products(300)
+    assert sources_of(found) == hashes_of(found)
 
 
 def test_lost_points_in_time_leave_nothing_out(
@@ -334,10 +237,8 @@ def test_lost_points_in_time_leave_nothing_out(
 ) -> None:
     """All points in time of the node are deleted again and again; every product is coded once all the same."""
     create(client, index_name)
-    put(client, index_name, products(400))
-    process = subprocess.Popen(
-        command(node, index_name), cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    )
+    put(client, index_name, stale(400))
+    process = start(tmp_path, environment, command(node, index_name))
     checkpoint, deleted, moment = tmp_path / f"{index_name}.backfill.json", 0, 0
     while process.poll() is None:
         found = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
@@ -346,7 +247,9 @@ def test_lost_points_in_time_leave_nothing_out(
             answer = client.transport.perform_request("DELETE", "/_search/point_in_time/_all", params={"ignore": 404})
             deleted += len(answer.get("pits", []))
         time.sleep(0.1)
-    report = json.loads(process.communicate()[0])
+    said = process.communicate()[0]
+    assert process.returncode == 0, (tmp_path / "said.log").read_text()
+    report = json.loads(said)
     assert deleted > 1
     assert (report["read"], report["coded"], report["failed"]) == (400, 400, 0)
     assert report["index"] == {"products": 400, "coded": 400, "pending": 0}
@@ -357,24 +260,10 @@ def test_a_checkpoint_of_other_arguments_is_refused(
 ) -> None:
     """The error names what differs and what to do; nothing is written."""
     create(client, index_name)
-    put(client, index_name, products(60))
-    process = subprocess.Popen(
-        command(node, index_name, "--rate", "20"),
-        cwd=tmp_path,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    put(client, index_name, stale(60))
+    process = start(tmp_path, environment, command(node, index_name, "--rate", "20"))
     assert kill_after(process, tmp_path / f"{index_name}.backfill.json", 2)
     before = stored(client, index_name)
-    done = subprocess.run(
-        command(node, index_name),
-        cwd=tmp_path,
-        env={**environment, "GRAM_MAX_CODES": "3"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert (done.returncode, "max_codes was 24, is 3" in done.stderr) == (2, True), done.stderr
+    done = run(tmp_path, {**environment, "GRAM_MAX_CODES": "3"}, command(node, index_name), code=2)
+    assert "max_codes was 24, is 3" in done.stderr
     assert stored(client, index_name) == before

@@ -35,6 +35,7 @@ _log = logging.getLogger(__name__)
 _FIRST_PAGE = 50
 _TARGET_CHARS = 20_000_000
 _FAILED = 500
+_ALONE_TRIES = 5
 _TOO_LARGE = 413
 _LOST = (404, 500, 503)
 _RIGHTS = "look at the blocks of the index and at the rights of the user"
@@ -136,15 +137,17 @@ class ProductStore:
 
     async def count(self, span: Span) -> int:
         """How many products a span has."""
-        pit = await self._open(span.shard)
-        try:
-            answer = await self._requests.ask(
-                "counting", "POST", "/_search", body=count_body(span, pit, self._keep_alive)
-            )
-            total: int = answer["hits"]["total"]["value"]
-            return total
-        finally:
+        lost = 0
+        while True:
+            pit = await self._open(span.shard)
+            body = count_body(span, pit, self._keep_alive)
+            answer = await self._requests.ask("counting", "POST", "/_search", body=body, expected=_LOST)
             await self._close(pit)
+            if answer is not None:
+                total: int = answer["hits"]["total"]["value"]
+                return total
+            lost += 1
+            await self._find_again(span, lost)
 
     async def pages(self, span: Span) -> AsyncGenerator[list[Stored], None]:
         """The products of a span in order; a point in time that was lost is replaced by a new one.
@@ -206,9 +209,11 @@ class ProductStore:
             outcome.update(zip(waiting, answers, strict=True))
             waiting = [at for at in waiting if outcome[at].status in TRANSIENT]
             tried += 1
+            failed = [outcome[at] for at in waiting]
+            if fail_alone(failed, len(writes)) and tried >= min(_ALONE_TRIES, self._budget.tries):
+                break
             if waiting and tried >= self._budget.tries:
-                _give_up([outcome[at] for at in waiting], len(writes), tried)
-                break  # OpenSearch fails on these by themselves, while it takes the others
+                raise SearchError(f"gave up after {tried} tries: {failed[0].reason}", next_step=RESUME)
             if waiting:
                 _log.info("%d products again: %s", len(waiting), outcome[waiting[0]].reason)
                 await self._budget.pause(tried, 0.0)
@@ -257,10 +262,10 @@ class ProductStore:
         await self._requests.ask_once("DELETE", "/_search/point_in_time", {"pit_id": [pit]})
 
 
-def _give_up(failed: Sequence[Written], count: int, tried: int) -> None:
-    broken = all(found.status == _FAILED for found in failed)
-    if not broken or (len(failed) == count and count > 1):
-        raise SearchError(f"gave up after {tried} tries: {failed[0].reason}", next_step=RESUME)
+def fail_alone(failed: Sequence[Written], count: int) -> bool:
+    """Whether OpenSearch fails on these by themselves, of `count` in a bulk, while it takes the others."""
+    broken = bool(failed) and all(found.status == _FAILED for found in failed)
+    return broken and (len(failed) < count or count == 1)
 
 
 def _settled(found: Written) -> Written:

@@ -33,6 +33,7 @@ from gram_plugin.serve.productcodes import product_batcher, product_rules
 from gram_plugin.serve.settings import SidecarSettings, variable
 
 _ANSWER_S = 120.0
+_TRIES = 20  # more than three minutes: a node that is restarted is back by then
 _MODEL_SILENCE_S = 300.0
 _NEVER = 1 << 62  # the breaker stays closed: a page full of texts that the model cannot read is no outage
 
@@ -187,7 +188,7 @@ async def requests_to(found: Address) -> AsyncIterator[Requests]:
         found.url, timeout_s=_ANSWER_S, username=found.username, password=found.password, ca_file=found.ca_file
     )
     try:
-        yield Requests(client, Retrying())
+        yield Requests(client, Retrying(tries=_TRIES))
     finally:
         await client.close()
 

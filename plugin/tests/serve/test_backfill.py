@@ -401,7 +401,7 @@ async def test_overload_and_outages_are_waited_for(place: Place, kind: str, faul
 async def test_a_lost_point_in_time_is_opened_again(place: Place) -> None:
     """Reading goes on after the last page; nothing is read twice or left out."""
     gone = client_errors.NotFoundError(404, "search_context_missing_exception", {})
-    place.index.faults = {"search": [None, None, None, gone, None, gone]}
+    place.index.faults = {"search": [gone, None, None, gone, None, gone, gone]}
     assert (await place.run()).tally == Tally(read=9, coded=9, by_codes={2: 9})
     assert (place.sources, place.index.open_pits) == (EXPECTED, 0)
 
