@@ -255,6 +255,30 @@ def test_lost_points_in_time_leave_nothing_out(
     assert report["index"] == {"products": 400, "coded": 400, "pending": 0}
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_after_its_page_and_it_goes_on_later(
+    node: RunningNode,
+    client: OpenSearch,
+    index_name: str,
+    environment: dict[str, str],
+    tmp_path: Path,
+    number: signal.Signals,
+) -> None:
+    """With 130 and the words how to go on; the next run does the rest."""
+    create(client, index_name)
+    put(client, index_name, stale(60))
+    checkpoint = tmp_path / f"{index_name}.backfill.json"
+    process = start(tmp_path, environment, command(node, index_name, "--rate", "20"))
+    wait_for(lambda: process.poll() is not None or (checkpoint.exists() and '"coded": 0' not in checkpoint.read_text()))
+    process.send_signal(number)
+    first = json.loads(process.communicate(timeout=60)[0])
+    said = (tmp_path / "said.log").read_text()
+    assert (process.returncode, "run the same command again" in said) == (130, True), said
+    assert (first["stopped"], 0 < first["coded"] < 60) == (True, True)
+    second = report_of(tmp_path, environment, command(node, index_name))
+    assert (second["resumed"], second["read"], second["coded"]) == (True, 60, 60)
+
+
 def test_a_checkpoint_of_other_arguments_is_refused(
     node: RunningNode, client: OpenSearch, index_name: str, environment: dict[str, str], tmp_path: Path
 ) -> None:
