@@ -116,7 +116,7 @@ class Lineup:
         from gram_exporter.rivals.two_tower import Pairs, TwoTowerSettings, fine_tuned
 
         start = self.settings.encoder or packaged_encoder()
-        label = self.settings.encoder.name if self.settings.encoder else MINILM
+        label = self.settings.encoder.resolve().name if self.settings.encoder else MINILM
         rendering = rendering_of(self.config)
         products = indexed_products(self.client, self.index)
         texts = {product.id: render_product(product.source, rendering) for product in products}
@@ -149,8 +149,12 @@ class Lineup:
             JudgmentsError: a file of `[feedback]` cannot be read.
         """
         found, held = positives(self.config), {render_query(query) for query in self.settings.development or {}}
-        wanted = {render_query(query): own for query, own in found.wanted.items()}
-        unwanted = {render_query(query): own for query, own in found.unwanted.items()}
+        wanted: dict[str, dict[str, float]] = {}
+        unwanted: dict[str, frozenset[str]] = {}
+        for query, products in found.wanted.items():
+            wanted.setdefault(render_query(query), {}).update(products)
+        for query, ids in found.unwanted.items():
+            unwanted[render_query(query)] = ids | unwanted.get(render_query(query), frozenset())
         return Feedback(
             {query: own for query, own in wanted.items() if query not in held},
             {query: own for query, own in unwanted.items() if query not in held},

@@ -56,11 +56,14 @@ def test_no_query_of_the_test_tunes_a_rival(given: Judgments | None, kept: Judgm
 
 
 def test_fine_tuning_reads_what_training_reads_less_the_development_queries(tmp_path: Path) -> None:
-    """Wanted and unwanted products by rendered query."""
+    """Wanted and unwanted products by rendered query; two that render alike are one."""
     path = tmp_path / "train.csv"
-    path.write_text("query,docid,rating\nBlue Rug,c,2\nBlue Rug,d,0\nheld out,a,1\n", encoding="utf-8")
+    path.write_text("query,docid,rating\nBlue Rug,c,2\nBlue Rug,d,0\nblue rug,e,1\nheld out,a,1\n", encoding="utf-8")
     found = lineup({"Held  Out": {"a": 1.0}}, feedback=FeedbackConfig(judgments=path)).feedback()
-    assert (found.wanted, found.unwanted) == ({"blue rug": {"c": 1.0}}, {"blue rug": frozenset({"d"})})
+    assert (found.wanted, found.unwanted) == (
+        {"blue rug": {"c": 1.0, "e": 0.5}},
+        {"blue rug": frozenset({"d"})},
+    )
 
 
 def test_without_a_dense_arm_no_encoder_is_needed() -> None:
