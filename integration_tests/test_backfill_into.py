@@ -31,7 +31,8 @@ from backfills import (
     stored,
     versions,
 )
-from gram_plugin.node.node import RunningNode
+from gram_plugin.node.node import NodeSettings, RunningNode, start_node
+from gram_plugin.search.client import connect
 
 
 @pytest.fixture
@@ -264,3 +265,22 @@ def test_killed_at_random_moments_beside_a_writer_nothing_is_lost(
     found = stored(client, f"{index_name}-new")
     assert plain(found) == writer.expected
     assert sources_of(found) == hashes_of(found)
+
+
+def test_an_older_server_without_weights_is_served_too(environment: dict[str, str], tmp_path: Path) -> None:
+    """On 2.19.4 products are coded in place, in parts, and copied; the codes are keywords alone, and stay fresh."""
+    settings = NodeSettings(version="2.19.4", jvm_options=("-XX:TieredStopAtLevel=1",))
+    with start_node(settings) as node, connect(node.url) as client:
+        body = {"settings": {"number_of_shards": 2, "number_of_replicas": 0}, "aliases": {"live": {}}}
+        client.indices.create(index="old", body=body)
+        put(client, "old", products(100))
+        run(tmp_path, environment, [*GRAM, "mapping", "apply", "old", "--url", node.url])
+        parts = [
+            report_of(tmp_path, environment, command(node, "old", "--slice", f"{number}/5")) for number in range(5)
+        ]
+        copied = report_of(tmp_path, environment, command(node, "live", "--into", "new", "--alias", "live"))
+        found, aliases = hits(client, "new"), client.indices.get_alias(name="live")
+    assert sum(part["coded"] for part in parts) == sum(part["read"] for part in parts) == 100
+    assert (copied["read"], copied["fresh"], list(aliases)) == (100, 100, ["new"])
+    grams = [hit["_source"]["gram"] for hit in found.values()]
+    assert [set(gram) for gram in grams] == [{"codes", "model", "source", "at"}] * 100
