@@ -6,7 +6,7 @@ import json
 import logging
 import signal
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -37,6 +37,11 @@ def log_json_lines(level: int = logging.INFO) -> None:
     logging.basicConfig(level=level, handlers=[handler], force=True)
 
 
+def hold_signals(numbers: Iterable[signal.Signals]) -> None:
+    """Keeps signals waiting until `run_program` listens for them: by themselves they would end a program that loads."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+
+
 def run_program(
     app: ASGIApp,
     settings: ServerSettings,
@@ -58,6 +63,7 @@ def run_program(
             signal.signal(number, lambda *_: None)
         for number, action in (on_signal or {}).items():
             signal.signal(number, lambda *_, act=action: act())
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, on_signal or {})
         uvicorn.Server(server_config(app, settings)).run(sockets=[listener])
 
 

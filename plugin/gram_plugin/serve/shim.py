@@ -100,10 +100,14 @@ def create_shim(
     return app
 
 
+HEEDED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+"""Signals that a shim answers to: a new bundle, off, on."""
+
+
 def _on_signal(switch: Switch, renewal: Renewal | None) -> Mapping[signal.Signals, Callable[[], None]]:
     """What signals to the process do; a bundle that is not watched is told of in the log."""
     reload = renewal.ask if renewal else lambda: LOG.warning("SIGHUP: no bundle is set, nothing to open again")
-    return {signal.SIGHUP: reload, signal.SIGUSR1: switch.off, signal.SIGUSR2: switch.on}
+    return dict(zip(HEEDED, (reload, switch.off, switch.on), strict=True))
 
 
 class Shim:

@@ -48,14 +48,15 @@ def _shim(
 ) -> None:
     """Stand before OpenSearch and add codes to its searches; every setting is a GRAM_ variable as well."""
     # The servers' libraries are loaded only by the verbs that serve.
-    from gram_plugin.serve.program import log_json_lines, run_program
-    from gram_plugin.serve.shim import create_shim
+    from gram_plugin.serve.program import hold_signals, log_json_lines, run_program
+    from gram_plugin.serve.shim import HEEDED, create_shim
 
     places = {"bundle": bundle, "upstream_url": url, "host": host, "port": port, "off_file": off_file}
     flags = {**places, "mode": mode, "budget_ms": budget_ms}
     given = {variable(name): str(value) for name, value in flags.items() if value is not None}
     settings = ShimSettings.from_mapping({**os.environ, **given})
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    hold_signals(HEEDED)
     for line in settings.lines():
         console.print(line)
     log_json_lines()

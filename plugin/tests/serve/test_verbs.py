@@ -110,6 +110,19 @@ async def test_signals_switch_and_renew(client: Any, opensearch: Any, opensearch
     assert (seen[0] == seen[2] == seen[3], seen[1], process.returncode) == (True, "off; reason=switched-off", 0)
 
 
+async def test_a_signal_that_comes_while_the_model_loads_is_heeded(client: Any, opensearch_url: str) -> None:
+    """It ends nothing: who switches off in the first second has a shim that is off."""
+    process = await start("--url", opensearch_url, "--port", "0", "--bundle", str(TINY))
+    assert process.stderr is not None
+    await process.stderr.readline()  # settings are told before the model is opened
+    process.send_signal(signal.SIGUSR1)
+    url = (await until_listening(process))[-1].removeprefix("listening on ")
+    await until(client, url, '"switched_off":true')
+    process.send_signal(signal.SIGTERM)
+    await process.communicate()
+    assert process.returncode == 0
+
+
 def test_a_required_model_is_required(tmp_path: Path) -> None:
     """With `require_model` a missing bundle stops the start instead of making a plain proxy."""
     wanted = {"upstream_url": "http://h", "require_model": True}
