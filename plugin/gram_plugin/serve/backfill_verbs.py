@@ -20,6 +20,38 @@ if TYPE_CHECKING:
 _INTERRUPTED = 130
 
 
+_Index = Annotated[str, typer.Argument(help="Index, alias or data stream whose products get codes.")]
+_Bundle = Annotated[Path, typer.Option("--bundle", envvar="GRAM_BUNDLE", help="Folder that `gram export` wrote.")]
+_Url = Annotated[str, typer.Option("--url", envvar=URL_VARIABLE, help="URL of OpenSearch.")]
+_Part = Annotated[str, typer.Option("--slice", help="Part of the index, such as 0/4, 1/4, 2/4, 3/4 in four processes.")]
+_Follow = Annotated[
+    bool, typer.Option("--follow", help="Go on watching for products written past the sidecar, until SIGTERM.")
+]
+_Interval = Annotated[
+    float, typer.Option("--interval", min=0.1, max=86_400, help="With --follow: seconds between two looks.")
+]
+_Into = Annotated[
+    str | None,
+    typer.Option("--into", help="Copy to this new index instead, then move the alias there; auto names it."),
+]
+_Alias = Annotated[str | None, typer.Option("--alias", help="With --into: the alias that moves.")]
+_DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Write nothing: count, estimate the time, show codes of some products.")
+]
+_Rate = Annotated[float, typer.Option("--rate", min=0, help="Most products coded in a second; 0 for no bound.")]
+_Bulk = Annotated[int, typer.Option("--bulk", min=1, max=10_000, help="Most products in one page and bulk.")]
+_Threads = Annotated[int, typer.Option("--threads", min=1, help="Threads of the model.")]
+_Checkpoint = Annotated[
+    Path | None, typer.Option("--checkpoint", help="File that keeps the position; else INDEX.backfill.json here.")
+]
+_Letters = Annotated[
+    Path | None,
+    typer.Option("--dead-letters", help="File for what failed; else INDEX.backfill.dead-letters.jsonl here."),
+]
+_Json = Annotated[bool, typer.Option("--json", help="Write the report as JSON to the standard output.")]
+_Authority = Annotated[str | None, typer.Option("--ca", envvar=CA_VARIABLE, help="PEM file to trust for https.")]
+
+
 def register(app: typer.Typer) -> None:
     """Adds the verbs to the program."""
     app.command("backfill")(_backfill)
@@ -27,38 +59,22 @@ def register(app: typer.Typer) -> None:
 
 
 def _backfill(
-    index: Annotated[str, typer.Argument(help="Index, alias or data stream whose products get codes.")],
-    bundle: Annotated[Path, typer.Option("--bundle", envvar="GRAM_BUNDLE", help="Folder that `gram export` wrote.")],
-    url: Annotated[str, typer.Option("--url", envvar=URL_VARIABLE, help="URL of OpenSearch.")] = DEFAULT_URL,
-    part: Annotated[
-        str, typer.Option("--slice", help="Part of the index, such as 0/4, 1/4, 2/4, 3/4 in four processes.")
-    ] = "0/1",
-    follow: Annotated[
-        bool, typer.Option("--follow", help="Go on watching for products written past the sidecar, until SIGTERM.")
-    ] = False,
-    interval: Annotated[
-        float, typer.Option("--interval", min=0.1, max=86_400, help="With --follow: seconds between two looks.")
-    ] = 30.0,
-    into: Annotated[
-        str | None,
-        typer.Option("--into", help="Copy to this new index instead, then move the alias there; auto names it."),
-    ] = None,
-    alias: Annotated[str | None, typer.Option("--alias", help="With --into: the alias that moves.")] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Write nothing: count, estimate the time, show codes of some products.")
-    ] = False,
-    rate: Annotated[float, typer.Option("--rate", min=0, help="Most products coded in a second; 0 for no bound.")] = 0,
-    bulk: Annotated[int, typer.Option("--bulk", min=1, max=10_000, help="Most products in one page and bulk.")] = 500,
-    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of the model.")] = 2,
-    checkpoint: Annotated[
-        Path | None, typer.Option("--checkpoint", help="File that keeps the position; else INDEX.backfill.json here.")
-    ] = None,
-    dead_letters: Annotated[
-        Path | None,
-        typer.Option("--dead-letters", help="File for what failed; else INDEX.backfill.dead-letters.jsonl here."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Write the report as JSON to the standard output.")] = False,
-    ca: Annotated[str | None, typer.Option("--ca", envvar=CA_VARIABLE, help="PEM file to trust for https.")] = None,
+    index: _Index,
+    bundle: _Bundle,
+    url: _Url = DEFAULT_URL,
+    part: _Part = "0/1",
+    follow: _Follow = False,
+    interval: _Interval = 30.0,
+    into: _Into = None,
+    alias: _Alias = None,
+    dry_run: _DryRun = False,
+    rate: _Rate = 0,
+    bulk: _Bulk = 500,
+    threads: _Threads = 2,
+    checkpoint: _Checkpoint = None,
+    dead_letters: _Letters = None,
+    as_json: _Json = False,
+    ca: _Authority = None,
 ) -> None:
     """Give codes to the products of INDEX that have none, or those of another model or another text.
 
@@ -115,9 +131,9 @@ def _run(wish: Wish, console: Console) -> Done:
 
 def _clean_up(
     alias: Annotated[str, typer.Argument(help="The alias that the indices were made for.")],
-    url: Annotated[str, typer.Option("--url", envvar=URL_VARIABLE, help="URL of OpenSearch.")] = DEFAULT_URL,
+    url: _Url = DEFAULT_URL,
     yes: Annotated[bool, typer.Option("--yes", help="Delete them; without it they are only named.")] = False,
-    ca: Annotated[str | None, typer.Option("--ca", envvar=CA_VARIABLE, help="PEM file to trust for https.")] = None,
+    ca: _Authority = None,
 ) -> None:
     """Name, or with --yes delete, the indices that `gram backfill --into` made for ALIAS and nothing leads to.
 

@@ -24,6 +24,7 @@ from gram_plugin.serve.coding import (
     Coder,
     CodingRules,
     Patience,
+    Reading,
     Reason,
     Tags,
     combined,
@@ -103,6 +104,19 @@ async def test_products_are_rendered_coded_and_answered_in_order() -> None:
     sources = [{"title": "Red Shoe", "price": 3}, {"specs": {"size": [42, "XL"]}}]
     async with coding(WordGenerator()) as coder:
         assert await coder.code_products(sources) == [coded("red shoe"), coded("42 xl")]
+
+
+async def test_what_would_be_read_is_told_without_asking_the_model() -> None:
+    """The hash that coding would store, whether there is text, the sure codes; None for a product that is too deep."""
+    deep: Any = "shoe"
+    for _ in range(100_000):
+        deep = [deep]
+    generator, sure = WordGenerator(), word("shoe").code
+    async with coding(generator, tags=lambda _: [sure]) as coder:
+        found = await coder.read_products([{"title": "Red Shoe"}, {"price": 3}, {"title": deep}])
+    texts = [("red shoe", True), ("", False)]
+    assert found == [*(Reading(source_hash(text, "g2"), has_text, (sure,)) for text, has_text in texts), None]
+    assert generator.texts == []
 
 
 async def test_equal_texts_ask_once_and_known_texts_never() -> None:
