@@ -23,7 +23,7 @@ from torch.nn import functional
 from gram_exporter.config import TrainingConfig
 from gram_exporter.data import Example
 from gram_exporter.prepare import Prepared
-from gram_exporter.trial import Hits, Trial, scale_of
+from gram_exporter.trial import Hits, Probabilities, Trial, scale_of
 from gram_plugin.contract.features import features_of
 from gram_plugin.decode.linear import QUERY_LENGTH, LinearArm
 from gram_plugin.decode.nearest import NearestQueries
@@ -61,11 +61,16 @@ class Aligned:
 def align(arm: LinearArm, prepared: Prepared, config: TrainingConfig, progress: Progress) -> Aligned:
     """Aligns an arm and lets it remember asked queries, each as far as held-out feedback gains.
 
-    Without enough feedback to hold some out the arm stays as it is. The same seed gives the same arm.
+    Without enough feedback to hold some out nothing is chosen: the arm is not aligned, and has neighbours only where
+    the owner has set their share. The same seed gives the same arm. The figures are those that the choice was made
+    by, so they flatter what was chosen.
     """
     if len(prepared.held) < FEWEST_HELD or not prepared.queries:
-        return Aligned(arm, {})
+        share = config.nearest_share
+        return Aligned(arm if share is None else with_nearest(arm, prepared, _no_judge, share), {})
+    progress("read the catalogue", 0, 1)
     judge = _Judge.of(prepared)
+    progress("read the catalogue", 1, 1)
     figures = {"held_words": judge.worth(lambda _text: None), "held_arm": judge.worth(_probabilities(arm))}
     if config.align_steps:
         arm, steps = _aligned(arm, prepared, judge, config, progress)
@@ -75,11 +80,12 @@ def align(arm: LinearArm, prepared: Prepared, config: TrainingConfig, progress: 
     return Aligned(arm, {**figures, "nearest_share": share, "held_nearest": judge.worth(_probabilities(arm))})
 
 
+def _no_judge(_probabilities: Probabilities) -> float:
+    return 0.0
+
+
 def with_nearest(
-    arm: LinearArm,
-    prepared: Prepared,
-    worth: Callable[[Callable[[str], npt.NDArray[np.float64] | None]], float],
-    share: float | None,
+    arm: LinearArm, prepared: Prepared, worth: Callable[[Probabilities], float], share: float | None
 ) -> LinearArm:
     """The arm with the asked queries beside it at `share`, 0 to 1, or at the one whose codes are worth most."""
     memory = _memory(arm, prepared.queries)
@@ -90,7 +96,7 @@ def with_nearest(
     return max(arms, key=lambda one: worth(_probabilities(one))) if len(arms) > 1 else arms[0]
 
 
-def _probabilities(arm: LinearArm) -> Callable[[str], npt.NDArray[np.float64] | None]:
+def _probabilities(arm: LinearArm) -> Probabilities:
     def of(text: str) -> npt.NDArray[np.float64] | None:
         found = arm.log_probabilities(text)
         return None if found is None else np.exp(found)
@@ -132,7 +138,7 @@ class _Judge:
         trial = Trial(prepared.texts, prepared.codebook)
         return cls(trial, wanted, [trial.by_words(text) for text in wanted])
 
-    def worth(self, probabilities: Callable[[str], npt.NDArray[np.float64] | None]) -> float:
+    def worth(self, probabilities: Probabilities) -> float:
         return self.trial.worth(probabilities, self.wanted, self.found)
 
 
@@ -140,7 +146,7 @@ def _aligned(
     arm: LinearArm, prepared: Prepared, judge: _Judge, config: TrainingConfig, progress: Progress
 ) -> tuple[LinearArm, int]:
     """The best of the arms on the way, the first included, and after how many steps it was."""
-    course = _Course(arm, prepared, judge.trial, config)
+    course = _Course(arm, prepared, judge.trial, config, progress)
     best, best_worth, best_step = arm, judge.worth(_probabilities(arm)), 0
     for step in range(config.align_steps):
         course.train_step(step)
@@ -156,11 +162,17 @@ def _aligned(
 class _Course:
     """One alignment under way."""
 
-    def __init__(self, arm: LinearArm, prepared: Prepared, trial: Trial, config: TrainingConfig) -> None:
+    def __init__(
+        self, arm: LinearArm, prepared: Prepared, trial: Trial, config: TrainingConfig, progress: Progress
+    ) -> None:
         rng = np.random.default_rng([config.seed, 2])
         asked = [example for example in prepared.queries if len(example.wanted)]
-        self.asked = [asked[int(at)] for at in rng.permutation(len(asked))[:MOST_QUERIES]]
-        self.found = [trial.by_words(example.text) for example in self.asked]
+        read = min(MOST_QUERIES, config.align_steps * BATCH_QUERIES)
+        self.asked = [asked[int(at)] for at in rng.permutation(len(asked))[:read]]
+        self.found = list[Hits]()
+        for example in self.asked:
+            self.found.append(trial.by_words(example.text))
+            progress("search for asked queries", len(self.found), len(self.asked))
         self.trial, self.carried, self.seed, self.steps = (
             trial,
             prepared.codebook.carried,

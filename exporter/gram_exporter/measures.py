@@ -140,10 +140,11 @@ class Bootstrap:
     """
 
     def __init__(self, queries: int, *, resamples: int = RESAMPLES, seed: int = 0) -> None:
-        drawn = np.random.default_rng(seed).integers(queries, size=(resamples, queries))
-        cells = (np.arange(resamples)[:, None] * queries + drawn).ravel()
+        rng = np.random.default_rng(seed)
         # how often each query is in each resample, (resamples, queries): a mean is then one product
-        self._times = np.bincount(cells, minlength=resamples * queries).reshape(resamples, queries).astype(np.float64)
+        self._times = np.empty((resamples, queries), np.float32)
+        for row in self._times:
+            row[:] = np.bincount(rng.integers(queries, size=queries), minlength=queries)
 
     def mean(self, values: Floats) -> Interval:
         """The mean of float64 (queries,) with its interval."""

@@ -81,18 +81,22 @@ def prepare(
     asked = feedback_examples(wanted, view, codebook, per_query=CODES_PER_QUERY)
     count = min(MAX_QUERIES_MADE, 4 * len(products))
     made = catalogue_examples(view, codebook, count=count, per_query=CODES_PER_QUERY, seed=config.training.seed)
-    coded = product_examples(view, codebook, [*asked, *made], per_product=config.codes.max_per_product)
-    held = _held_out(asked, made, coded, config.training)
+    rng = np.random.default_rng(config.training.seed)
+    held = _held_queries(asked, made, config.training, rng)
+    queries = tuple(example for example in asked if example.text not in held.queries)
+    made = [example for example in made if example.text not in held.queries]
+    coded = product_examples(view, codebook, [*queries, *made], per_product=config.codes.max_per_product)
+    held_products = _held_products(coded, rng)
     return Prepared(
         view.ids,
         view.texts,
         codebook,
         rendering,
         tagger,
-        queries=tuple(example for example in asked if example.text not in held.queries),
-        made=tuple(example for example in made if example.text not in held.queries),
-        products=tuple(example for example in coded if len(example.codes) and example.text not in held.products),
-        calibration=tuple(_calibration_texts(held, codebook)),
+        queries=queries,
+        made=tuple(made),
+        products=tuple(example for example in coded if len(example.codes) and example.text not in held_products),
+        calibration=tuple(_calibration_texts(held.queries, held_products, codebook)),
         held={text: _wanted_ids(example, view.ids) for text, example in held.asked.items()},
     )
 
@@ -117,29 +121,28 @@ def _tagger(texts: Sequence[ProductText], config: Config) -> Tagger:
 
 @dataclass(frozen=True)
 class _Held:
-    """Examples by text that training must not see, `asked` those of them from feedback; products with their rows."""
+    """Queries by text that training must not see, `asked` those of them from feedback."""
 
     queries: Mapping[str, Example]
     asked: Mapping[str, Example]
-    products: Mapping[str, int]
 
 
-def _held_out(
-    asked: Sequence[Example], made: Sequence[Example], coded: Sequence[Example], settings: TrainingConfig
+def _held_queries(
+    asked: Sequence[Example], made: Sequence[Example], settings: TrainingConfig, rng: np.random.Generator
 ) -> _Held:
     """Calibration is done on what people asked, where that is enough; else queries from the catalogue fill it up."""
-    rng = np.random.default_rng(settings.seed)
     queries = kept = _drawn(asked, min(MAX_CALIBRATION_QUERIES, int(settings.holdout * len(asked))), rng)
     if len(queries) < ENOUGH_CALIBRATION_QUERIES:
         missing = min(MAX_CALIBRATION_QUERIES - len(queries), int(settings.holdout * len(made)))
         queries = [*queries, *_drawn(made, missing, rng)]
+    return _Held({example.text: example for example in queries}, {example.text: example for example in kept})
+
+
+def _held_products(coded: Sequence[Example], rng: np.random.Generator) -> dict[str, int]:
+    """Texts of products that training must not see, with their rows."""
     with_codes = [row for row, example in enumerate(coded) if len(example.codes)]
     products = _drawn(with_codes, min(MAX_CALIBRATION_PRODUCTS, int(0.05 * len(with_codes))), rng)
-    return _Held(
-        {example.text: example for example in queries},
-        {example.text: example for example in kept},
-        {coded[row].text: row for row in products},
-    )
+    return {coded[row].text: row for row in products}
 
 
 def _wanted_ids(example: Example, ids: Sequence[str]) -> dict[str, float]:
@@ -150,12 +153,14 @@ def _drawn(items: Sequence[Item], count: int, rng: np.random.Generator) -> list[
     return [items[int(at)] for at in rng.permutation(len(items))[:count]]
 
 
-def _calibration_texts(held: _Held, codebook: Codebook) -> Iterator[CalibrationText]:
-    for text, example in held.queries.items():
+def _calibration_texts(
+    queries: Mapping[str, Example], products: Mapping[str, int], codebook: Codebook
+) -> Iterator[CalibrationText]:
+    for text, example in queries.items():
         shares = {at: share for at, share in example.code_shares(codebook).items() if share >= LEAST_SHARE}
         codes = tuple(codebook.codes[at] for at in shares)
         yield CalibrationText(Role.QUERY, text, codes, tuple(shares.values()))
-    for text, row in held.products.items():
+    for text, row in products.items():
         yield CalibrationText(Role.PRODUCT, text, _carried_codes(row, codebook))
 
 

@@ -95,12 +95,14 @@ def test_the_same_seed_aligns_alike(arm: LinearArm, prepared: Prepared) -> None:
 
 
 def test_without_enough_held_out_feedback_the_arm_stays_as_it_is(arm: LinearArm, prepared: Prepared) -> None:
-    """Nobody could say whether it helped."""
+    """Nobody could say whether it helped; a share of the neighbours that is set is kept to."""
     few = dataclasses.replace(prepared, held=dict(list(many(prepared).held.items())[:49]))
     for poor in (few, dataclasses.replace(many(prepared), queries=())):
         found = align(arm, poor, SETTINGS, lambda *_stage: None)
         assert found.arm is arm
         assert found.figures == {}
+    set_by_hand = align(arm, few, dataclasses.replace(SETTINGS, nearest_share=0.3), lambda *_stage: None).arm
+    assert set_by_hand.nearest is not None and set_by_hand.nearest.share == 0.3
 
 
 def test_both_stages_can_be_left_out(arm: LinearArm, prepared: Prepared) -> None:
@@ -122,10 +124,16 @@ def test_alignment_that_does_not_help_is_undone(arm: LinearArm, prepared: Prepar
 
 
 def test_progress_is_told_at_every_step(arm: LinearArm, prepared: Prepared) -> None:
-    """From one to all."""
+    """From one to all: reading the catalogue, searching for the queries that are taught, and the steps."""
     told: list[tuple[str, int, int]] = []
     align(arm, many(prepared), dataclasses.replace(SETTINGS, align_steps=3), lambda *stage: told.append(stage))
-    assert told == [("align the linear arm", step, 3) for step in (1, 2, 3)]
+    asked = min(len(prepared.queries), 3 * 64)
+    assert told == [
+        ("read the catalogue", 0, 1),
+        ("read the catalogue", 1, 1),
+        *(("search for asked queries", at, asked) for at in range(1, asked + 1)),
+        *(("align the linear arm", step, 3) for step in (1, 2, 3)),
+    ]
 
 
 Probabilities = Callable[[str], npt.NDArray[np.float64] | None]

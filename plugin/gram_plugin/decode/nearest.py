@@ -55,13 +55,14 @@ class NearestQueries:
 
     def probabilities(self, direction: Floats, codes: int) -> npt.NDArray[np.float64]:
         """Σ cos^4 · weights / (Σ cos^4 + doubt) over the nearest; sums to less than one; shape (codes,)."""
-        closeness = np.clip(self.vectors @ direction, 0.0, None).astype(np.float64) ** SHARPNESS  # (queries,)
-        nearest = _greatest(closeness, NEIGHBOURS)
+        cosines = self.vectors @ direction  # (queries,)
+        nearest = _greatest(cosines, NEIGHBOURS)
+        closeness = cosines[nearest].astype(np.float64) ** SHARPNESS  # (nearest,)
         found = np.zeros(codes)
-        total = closeness[nearest].sum() + DOUBT
-        for at in nearest:
+        parts = closeness / (closeness.sum() + DOUBT)  # (nearest,)
+        for at, part in zip(nearest.tolist(), parts.tolist(), strict=True):
             own = slice(self.offsets[at], self.offsets[at + 1])
-            found[self.codes[own]] += closeness[at] / total * self.weights[own]
+            found[self.codes[own]] += part * self.weights[own]
         return found
 
     def arrays(self) -> dict[str, Any]:
@@ -102,7 +103,7 @@ class NearestQueries:
         return ascending and within and finite and 0 < self.share <= 1
 
 
-def _greatest(values: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.intp]:
+def _greatest(values: Floats, count: int) -> npt.NDArray[np.intp]:
     """Where the greatest `count` values stand that are above 0."""
     places = np.argpartition(-values, count - 1)[:count] if len(values) > count else np.arange(len(values))
     return np.asarray(places[values[places] > 0])
