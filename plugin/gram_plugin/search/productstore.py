@@ -183,13 +183,26 @@ class ProductStore:
                     yield products
 
     async def read_again(self, products: Sequence[Stored]) -> list[Stored | None]:
-        """The products as they are now, in order; None for one that is gone."""
+        """The products as they are now, in order; None for one that is gone.
+
+        Raises:
+            SearchError: some could not be read, however often they were asked for: they may well be there.
+        """
         wanted = [
             {"_index": found.index, "_id": found.id, **({"routing": found.routing} if found.routing else {})}
             for found in products
         ]
-        answer = await self._requests.ask("reading products again", "POST", "/_mget", body={"docs": wanted})
-        return [stored_of(found) if found.get("found") else None for found in answer["docs"]]
+        tried = 0
+        while True:
+            answer = await self._requests.ask("reading products again", "POST", "/_mget", body={"docs": wanted})
+            unknown = [found for found in answer["docs"] if "error" in found or "found" not in found]
+            if not unknown:
+                return [stored_of(found) if found["found"] else None for found in answer["docs"]]
+            tried += 1
+            if tried >= self._budget.tries:
+                message = f"gave up after {tried} tries: reading products again: {unknown[0].get('error')}"
+                raise SearchError(message, next_step=RESUME)
+            await self._budget.pause(tried, 0.0)
 
     async def write(self, writes: Sequence[Write]) -> list[Written]:
         """What became of each write, in order: done, conflict, gone or refused for good.

@@ -58,12 +58,13 @@ class PaperIndex:
     """An index of two shards behind the client's transport; it counts, keeps order, and fails as it is told.
 
     `faults` holds what happens to each of the next requests of a kind (`search`, `bulk`, `pit`): an error to raise, or
-    None. `refused` gives the status of updates by id, `largest` bounds a bulk, `meddle` acts before each bulk and is
-    told of its ids.
+    None. `unanswered` says how many of the next `_mget` fail on a product. `refused` gives the status of updates by id,
+    `largest` bounds a bulk, `meddle` acts before each bulk and is told of its ids.
     """
 
     documents: dict[str, Kept] = field(default_factory=dict)
     faults: dict[str, list[Exception | None]] = field(default_factory=dict)
+    unanswered: dict[str, int] = field(default_factory=dict)
     refused: dict[str, int] = field(default_factory=dict)
     largest: int = 1_000_000
     meddle: Callable[[list[str]], object] = lambda _: None
@@ -160,6 +161,10 @@ class PaperIndex:
         return {**place, "_source": source}
 
     def _found(self, name: str) -> dict[str, Any]:
+        if self.unanswered.get(name):
+            self.unanswered[name] -= 1
+            reason = {"type": "no_shard_available_action_exception", "reason": "No shard available"}
+            return {"_index": "shop", "_id": name, "error": reason}
         kept = self.documents.get(name)
         return (
             {"_index": "shop", "_id": name, "found": False} if kept is None else {**self._hit(name, kept), "found": 1}
@@ -378,6 +383,19 @@ async def test_a_product_deleted_meanwhile_is_gone(place: Place) -> None:
     report = await place.run(page=9)
     assert (report.tally.coded, report.tally.gone, report.tally.failed) == (8, 1, 0)
     assert "p3" not in place.sources
+
+
+async def test_a_product_whose_shard_does_not_answer_is_not_gone(place: Place) -> None:
+    """It is asked for again, and coded; where it never answers the run stops instead of leaving the product out."""
+    others = {"p3"}
+    place.index.meddle = lambda names: others & set(names) and place.index.put(others.pop(), {"title": "boot"})
+    place.index.unanswered = {"p3": 2}
+    assert await place.run(page=9) == Report(Tally(read=9, coded=9, again=1, by_codes={1: 1, 2: 8}))
+    assert place.sources == {**EXPECTED, "p3": coded("boot")}
+    products = [found async for page in place.store().everything() for found in page]
+    place.index.unanswered = {"p3": 3}
+    with pytest.raises(SearchError, match=r"gave up after 3 tries.*no_shard_available_action_exception"):
+        await place.store(tries=3).read_again(products)
 
 
 def error(status: int) -> Exception:

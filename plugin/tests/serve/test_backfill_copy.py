@@ -12,10 +12,11 @@ import pytest
 
 from gram_plugin.contract.codes import MAX_CODES, Attribute, Code, Role, ScoredCode
 from gram_plugin.contract.text import Rendering, source_hash
-from gram_plugin.errors import DecodeError
+from gram_plugin.errors import DecodeError, SearchError
 from gram_plugin.search.backfill import Stored, Written
 from gram_plugin.search.document import gram_object, pending_object
-from gram_plugin.search.productstore import Write
+from gram_plugin.search.productstore import ProductStore, Write
+from gram_plugin.search.requests import Requests
 from gram_plugin.serve.backfill_checkpoint import Tally
 from gram_plugin.serve.backfill_copy import Copying, delete_surplus, is_copy
 from gram_plugin.serve.backfill_page import Clerk, Rules
@@ -194,6 +195,42 @@ async def test_what_the_source_has_no_more_is_deleted_from_the_copy() -> None:
     source = Target({"b": product("b", "shoe")})
     assert await delete_surplus(source, "old", target) == 2  # type: ignore[arg-type]
     assert list(target.documents) == ["b"]
+
+
+class Unanswering:
+    """An OpenSearch of which the shard with `b` does not answer; a client with its own transport and budget."""
+
+    hosts: tuple[Any, ...] = ({"host": "paper"},)
+    tries = 3
+
+    @property
+    def transport(self) -> Unanswering:
+        """The client and its transport in one."""
+        return self
+
+    async def pause(self, tried: int, retry_after_s: float) -> None:
+        """Waits for nothing."""
+
+    async def perform_request(self, method: str, path: str, params: Any = None, body: Any = None) -> Any:
+        """The answer of `_mget`: status 200, and an error in the place of one product."""
+        return {
+            "docs": [
+                {**wanted, "error": {"type": "no_shard_available_action_exception", "reason": "no"}}
+                if wanted["_id"] == "b"
+                else {**wanted, "found": False}
+                for wanted in body["docs"]
+            ]
+        }
+
+
+async def test_nothing_is_deleted_while_a_shard_of_the_source_does_not_answer() -> None:
+    """A product that could not be read is not one that is gone."""
+    target = Target({name: Stored("new", name, coded("shoe"), 1, 1, 1) for name in ("a", "b")})
+    client = Unanswering()
+    source = ProductStore(Requests(client, client), "old")  # type: ignore[arg-type]
+    with pytest.raises(SearchError, match="gave up after 3 tries"):
+        await delete_surplus(source, "old", target)  # type: ignore[arg-type]
+    assert list(target.documents) == ["a", "b"]
 
 
 @pytest.mark.parametrize(
