@@ -19,6 +19,9 @@ from gram_plugin.serve.deadletter import DeadLetterFile
 
 Pages = AsyncGenerator[list[Stored], None]
 
+_ROUNDS = 2
+"""Rounds of a run: one for everything, and one for what was written meanwhile; only `--follow` goes further."""
+
 
 @dataclass(frozen=True)
 class Report:
@@ -79,13 +82,16 @@ class Backfill:
         """Settles every product and forgets the checkpoint, unless it is told to stop.
 
         Args:
-            start: where an interrupted run stopped; None for the beginning.
+            start: where an interrupted run stopped, see `plain_start`; None for the beginning.
 
         Raises:
             SearchError: OpenSearch takes no writes or does not answer; the checkpoint stays for the next run.
             DecodeError: the model gives no codes at all any more; the checkpoint stays.
         """
+        start = plain_start(start)
         position = await self.settle_all(start or Position())
+        if start and start.round:  # the round that it left open ends where the index was when it began
+            position = await self.round(position)
         if not self._stop.is_set():
             self._checkpoint.remove()
         return Report(position.tally, resumed=start is not None, stopped=self._stop.is_set())
@@ -105,7 +111,7 @@ class Backfill:
 
     async def settle_all(self, position: Position) -> Position:
         """The first round, and one for what was written meanwhile; less when it is told to stop."""
-        while position.round < 2 and not self._stop.is_set():
+        while position.round < _ROUNDS and not self._stop.is_set():
             position = await self.round(position)
         return position
 
@@ -172,6 +178,14 @@ class Backfill:
                 await self._stop.wait()
         except TimeoutError:
             return
+
+
+def plain_start(start: Position | None) -> Position | None:
+    """Where a run that ends by itself goes on: at the beginning where everything was settled, as by `--follow`.
+
+    That may be long ago, and what was pending or refused then gets another chance.
+    """
+    return None if start and start.round >= _ROUNDS else start
 
 
 async def ahead(pages: Pages) -> Pages:

@@ -20,7 +20,7 @@ from gram_plugin.search.client import Address, address, connect, connect_async
 from gram_plugin.search.mappings import check_index
 from gram_plugin.search.productstore import Census, ProductStore
 from gram_plugin.search.requests import Requests
-from gram_plugin.serve.backfill import Backfill, Listener, Report
+from gram_plugin.serve.backfill import Backfill, Listener, Report, plain_start
 from gram_plugin.serve.backfill_checkpoint import BackfillCheckpoint, Job
 from gram_plugin.serve.backfill_inplace import InPlace
 from gram_plugin.serve.backfill_page import Clerk, Pacer, Rules
@@ -142,7 +142,8 @@ async def _backfill(
     async with store_of(wish, found) as store, coder_of(generator, settings) as coder:
         await store.require_sources()
         checkpoint = BackfillCheckpoint(wish.checkpoint, await _job(wish, found, generator, settings, store))
-        start = checkpoint.load()
+        loaded = checkpoint.load()
+        start = plain_start(loaded) if wish.follow_s is None else loaded
         letters = DeadLetterFile(wish.dead_letters, resume_at=start.dead_letter_bytes if start else None)
         rules = Rules(generator.generation, settings.max_codes, fields)
         desk = InPlace(store, Clerk(coder, rules, Pacer(wish.rate)))

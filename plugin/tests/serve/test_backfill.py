@@ -83,6 +83,11 @@ class PaperIndex:
         """Points in time that nobody has closed."""
         return len(self._pits)
 
+    @property
+    def reached(self) -> list[int]:
+        """The last sequence number of each shard."""
+        return [following - 1 for following in self._next]
+
     def put(self, name: str, source: Mapping[str, Any]) -> None:
         """Another writer's write."""
         known = self.documents.get(name)
@@ -121,8 +126,8 @@ class PaperIndex:
 
     def _stats(self) -> Any:
         shards = {
-            str(shard): [{"routing": {"primary": True}, "seq_no": {"global_checkpoint": self._next[shard] - 1}}]
-            for shard in range(SHARDS)
+            str(shard): [{"routing": {"primary": True}, "seq_no": {"global_checkpoint": reached}}]
+            for shard, reached in enumerate(self.reached)
         }
         return {"indices": {"shop": {"shards": shards}}}
 
@@ -551,6 +556,33 @@ async def test_follow_codes_what_is_written_later_until_it_is_told_to_stop(place
     again.set()
     assert (await place.run(follow_s=0.0, stop=again, listener=Listener(settled=read.append))).resumed
     assert read == []
+
+
+@pytest.mark.parametrize("behind", [0, 1])
+async def test_a_run_after_a_follower_reads_everything(place: Place, behind: int) -> None:
+    """The checkpoint of `--follow` says what it has settled, not that nothing was written since; nor what is pending.
+
+    Whether the follower was stopped between two rounds or within one.
+    """
+    place.index.put("p0", {"title": "poison"})
+    await place.run()
+    reaches = {f"shop/{shard}": Reach(until - behind, until) for shard, until in enumerate(place.index.reached)}
+    place.checkpoint.save(Position(2, reaches, 0, Tally(read=9, pending=1, coded=8, by_codes={2: 8})))
+    place.index.put("new", {"title": "boot"})
+    assert await place.run() == Report(Tally(read=10, fresh=8, coded=1, pending=1, by_codes={1: 1}))
+    poison = {"title": "poison", "gram": replacing(pending_object(NOW))}
+    assert place.sources == {**EXPECTED, "p0": poison, "new": coded("boot")}
+    assert place.checkpoint.load() is None
+
+
+async def test_a_run_that_was_interrupted_in_its_last_round_reads_what_was_written_since(place: Place) -> None:
+    """That round ends where the index was when it began, which may be days ago."""
+    await place.run()
+    reaches = {f"shop/{shard}": Reach(until - 1, until) for shard, until in enumerate(place.index.reached)}
+    place.checkpoint.save(Position(1, reaches, 0, Tally(read=9, coded=9, by_codes={2: 9})))
+    place.index.put("new", {"title": "boot"})
+    assert await place.run() == Report(Tally(read=9, coded=10, by_codes={1: 1, 2: 9}), resumed=True)
+    assert place.sources == {**EXPECTED, "new": coded("boot")}
 
 
 async def test_a_run_that_is_told_to_stop_ends_after_its_page(place: Place) -> None:
