@@ -7,11 +7,11 @@ when OpenSearch has answered for each of its products; then the checkpoint moves
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
-from gram_plugin.search.backfill import WHOLE, Slice, Span, Stored
+from gram_plugin.search.backfill import WHOLE, Shard, Slice, Span, Stored
 from gram_plugin.search.productstore import ProductStore
 from gram_plugin.serve.backfill_checkpoint import BackfillCheckpoint, Position, Reach, Tally
 from gram_plugin.serve.backfill_page import Desk, Page
@@ -119,8 +119,9 @@ class Backfill:
         """The round that is open, else the next: what was written since the last one began."""
         if self._stop.is_set():
             return position
-        position = await self._begin(position)
-        spans = await self._spans(position)
+        shards = await self._store.shards()
+        position = self._begin(position, shards)
+        spans = self._spans(position, shards)
         if position.round == 0:
             self._listener.total(sum([await self._store.count(span) for span in spans]))
         for span in spans:
@@ -131,19 +132,21 @@ class Backfill:
         self._checkpoint.save(position)
         return position
 
-    async def _begin(self, position: Position) -> Position:
-        if any(reach.after < reach.until for reach in position.shards.values()):
-            return position
+    def _begin(self, position: Position, shards: Sequence[Shard]) -> Position:
+        """The round that is open in a shard that is still there, else the next."""
+        known = {shard.key: position.shards[shard.key] for shard in shards if shard.key in position.shards}
+        if any(reach.after < reach.until for reach in known.values()):
+            return replace(position, shards=known)
         begun: dict[str, Reach] = {}
-        for shard in await self._store.shards():
-            after = position.shards[shard.key].until if shard.key in position.shards else -1
+        for shard in shards:
+            after = known[shard.key].until if shard.key in known else -1
             begun[shard.key] = Reach(after, max(after, shard.reached))
         position = replace(position, shards=begun)
         self._checkpoint.save(position)
         return position
 
-    async def _spans(self, position: Position) -> list[Span]:
-        reaches = [(shard, position.shards.get(shard.key)) for shard in await self._store.shards()]
+    def _spans(self, position: Position, shards: Sequence[Shard]) -> list[Span]:
+        reaches = [(shard, position.shards.get(shard.key)) for shard in shards]
         return [
             Span(shard, reach.after, reach.until, self._part)
             for shard, reach in reaches

@@ -558,6 +558,21 @@ async def test_follow_codes_what_is_written_later_until_it_is_told_to_stop(place
     assert read == []
 
 
+async def test_an_index_that_leaves_within_its_span_holds_nothing_up(place: Place) -> None:
+    """Neither a run nor a follower waits for the end of a round in an index that a policy has removed."""
+    await place.run()
+    reaches = {f"shop/{shard}": Reach(until, until) for shard, until in enumerate(place.index.reached)}
+    left = {"shop-1/0": Reach(10, 100)}
+    for follow_s in (None, 0.0):
+        place.checkpoint.save(Position(1, {**left, **reaches}, 0, Tally(read=9, coded=9, by_codes={2: 9})))
+        place.index.put("new", {"title": "boot"})
+        stop = asyncio.Event()
+        codes = Listener(settled=lambda _, stop=stop: place.sources["new"] == coded("boot") and stop.set())
+        async with asyncio.timeout(30):
+            await place.run(follow_s=follow_s, stop=stop, listener=codes)
+        assert place.sources == {**EXPECTED, "new": coded("boot")}
+
+
 @pytest.mark.parametrize("behind", [0, 1])
 async def test_a_run_after_a_follower_reads_everything(place: Place, behind: int) -> None:
     """The checkpoint of `--follow` says what it has settled, not that nothing was written since; nor what is pending.
