@@ -95,8 +95,10 @@ class Enricher:
             LOG.exception("a search could not be enriched")
             return Decision(degraded(Reason.INTERNAL))
 
-    async def addition(self, names: IndexNames, text: str, headers: Headers, deadline: Deadline) -> Addition:
-        """What codes of a text would add to a search of these indices.
+    async def addition(
+        self, names: IndexNames, text: str, headers: Headers, deadline: Deadline, *, told: bool
+    ) -> Addition:
+        """What codes of a text would add to a search of these indices; `told`: the caller will see it.
 
         Raises:
             NotEnriched: there is nothing to add, or it is not there at the deadline.
@@ -104,7 +106,7 @@ class Enricher:
         with self._serving.lent() as model:
             if not model.generation:
                 raise NotEnriched(degraded(Reason.NO_MODEL))
-            terms = await self._indices.terms(names, model.generation, headers, deadline)
+            terms = await self._indices.terms(names, model.generation, headers, deadline, told=told)
             codes = await model.query_codes.codes(text, deadline)
         if not codes:
             raise NotEnriched(off(Reason.NO_CODES))
@@ -118,7 +120,7 @@ class Enricher:
         return Addition(codes, terms.generation, settings)
 
     async def _enrich(self, wanted: Search, headers: Headers, deadline: Deadline, *, explain: bool) -> Decision:
-        added = await self.addition(wanted.names, wanted.text, headers, deadline)
+        added = await self.addition(wanted.names, wanted.text, headers, deadline, told=explain)
         body = enrich(wanted.body, added.codes, added.generation, added.settings, wanted.mode, text=wanted.text)
         if explain:
             body = with_named_words(body, wanted.body.get("query"))

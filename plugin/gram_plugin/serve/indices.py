@@ -32,7 +32,9 @@ MAX_INDICES = 4096
 TOLD_AGE_S = 3600.0
 """How long the log is silent about a command that it has named; an index is looked up every few seconds."""
 
-_CREDENTIALS = frozenset({b"authorization", b"cookie", b"x-amz-security-token"})
+_CREDENTIALS = frozenset({b"authorization", b"cookie", b"x-amz-security-token", b"x-proxy-user", b"x-proxy-roles"})
+"""By these OpenSearch knows who asks, the last two behind a proxy that it trusts."""
+
 _NOT_FOR_LOOKUPS = frozenset({b"accept", b"accept-encoding", b"range", b"if-none-match", b"if-modified-since"})
 
 
@@ -72,7 +74,8 @@ class _Question:
 class Indices:
     """Terms of indices, looked up when first needed and again when they are old, never twice at one time.
 
-    Terms that one caller found serve all; that there are none answers only the caller who was told so.
+    Terms that one caller found serve all; that there are none answers only the caller who was told so. Where the
+    caller himself is told what follows from the terms, only those count that he was given.
 
     Args:
         upstream: where the mappings are.
@@ -84,18 +87,28 @@ class Indices:
         self._upstream = upstream
         self._age_s = age_s
         self._clock = clock
-        self._cache: AgedCache[_Question, Finding] = AgedCache(MAX_INDICES, clock)
+        self._shared: AgedCache[_Question, IndexTerms] = AgedCache(MAX_INDICES, clock)
+        self._own: AgedCache[_Question, Finding] = AgedCache(MAX_INDICES, clock)
         self._flights: dict[_Question, asyncio.Task[Finding]] = {}
         self._told: AgedCache[tuple[IndexNames, Status], bool] = AgedCache(MAX_INDICES, clock)
 
-    async def terms(self, names: IndexNames, generation: str, headers: Headers, deadline: Deadline) -> IndexTerms:
+    async def terms(
+        self, names: IndexNames, generation: str, headers: Headers, deadline: Deadline, *, told: bool = False
+    ) -> IndexTerms:
         """Terms on which codes of a model generation join a search of these indices.
+
+        Args:
+            names: the indices.
+            generation: of the model.
+            headers: of the caller, with his credentials.
+            deadline: until when a look-up is waited for.
+            told: the caller will see what follows from the terms, so that only his own look-up counts.
 
         Raises:
             NotEnriched: there are none, or they are not known at the deadline.
         """
         question = _Question(names, generation, _caller(headers))
-        finding = self._known(question, headers)
+        finding = self._known_to_caller(question, headers) if told else self._known(question, headers)
         if finding is None:
             finding = await self._wait(self._look_up(question, headers), deadline)
         if isinstance(finding, Status):
@@ -110,12 +123,21 @@ class Indices:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _known(self, question: _Question, headers: Headers) -> Finding | None:
-        shared, own = self._cache.get(question.of_all()), self._cache.get(question)
+        shared, own = self._shared.get(question.of_all()), self._own.get(question)
         if shared is None:
             return own.value if own else None
-        if own is None and shared.until_s - self._clock() < self._age_s:
+        refused = own is not None and isinstance(own.value, Status)
+        if not refused and shared.until_s - self._clock() < self._age_s:
             self._look_up(question, headers)  # still good, and refreshed for those who come after
         return shared.value
+
+    def _known_to_caller(self, question: _Question, headers: Headers) -> Finding | None:
+        own = self._own.get(question)
+        if own is None:
+            return None
+        if isinstance(own.value, IndexTerms) and own.until_s - self._clock() < self._age_s:
+            self._look_up(question, headers)
+        return own.value
 
     def _look_up(self, question: _Question, headers: Headers) -> asyncio.Task[Finding]:
         """The running look-up of this caller, or a new one: what one may not see must not answer others."""
@@ -136,10 +158,11 @@ class Indices:
         finally:
             del self._flights[question]
         if isinstance(finding, IndexTerms):
-            self._cache.put(question.of_all(), finding, 2 * self._age_s)
+            self._shared.put(question.of_all(), finding, 2 * self._age_s)
+            self._own.put(question, finding, 2 * self._age_s)
         else:
             # Field- and document-level security hide parts of a mapping: what one caller misses others may see.
-            self._cache.put(question, finding, min(self._age_s, MAX_NEGATIVE_AGE_S))
+            self._own.put(question, finding, min(self._age_s, MAX_NEGATIVE_AGE_S))
             self._tell(question.names, finding)
         return finding
 

@@ -138,7 +138,8 @@ class Rewriter:
             if self._is_off():
                 raise NotEnriched(off(Reason.SWITCH))
             deadline = Deadline(arrived_s + wanted.budget_ms / 1000, self._clock)
-            added = await self._enricher.addition(wanted.names, wanted.text, request.headers.raw, deadline)
+            headers = request.headers.raw
+            added = await self._enricher.addition(wanted.names, wanted.text, headers, deadline, told=True)
             return rewritten(wanted, added)
         except NotEnriched as end:
             return Rewritten(end.status, body)

@@ -177,7 +177,7 @@ class Shim:
             return upstream_error(error, [(HEADER, status.header())])
         status = summary([decision.status for decision in done.decisions])
         self._record(target, done.decisions, status, items)
-        headers = _headers(status, items, done.decisions)
+        headers = _headers(status, items, done.decisions, with_codes=done.stream.status == 200)
         if not target.kind.is_multi and items[0].explain:
             return await explained(done, items[0], target, headers)
         return RelayedResponse(done.stream, headers)
@@ -191,11 +191,14 @@ class Shim:
             LOG.info("search %s", status.outcome, extra={"fields": fields})
 
 
-def _headers(status: Status, items: Sequence[Item], decisions: Sequence[Decision]) -> list[tuple[bytes, bytes]]:
+def _headers(
+    status: Status, items: Sequence[Item], decisions: Sequence[Decision], *, with_codes: bool
+) -> list[tuple[bytes, bytes]]:
+    """Headers of ours; codes go only with an answer that shows that the caller was let in."""
     applied = sum(decision.status.outcome is Outcome.APPLIED for decision in decisions)
     counts = f"{applied}/{len(items)}" if len(items) > 1 else ""
     headers = [(HEADER, status.header(counts))]
-    if len(items) == 1 and items[0].explain:
+    if with_codes and len(items) == 1 and items[0].explain:
         headers.append((CODES_HEADER, _shown_codes(decisions[0])))
     return headers
 

@@ -93,6 +93,28 @@ async def test_what_security_hides_from_one_caller_stays_on_for_others(
     assert await status_of(indices, seeing) == terms
 
 
+async def test_who_is_told_the_terms_looks_them_up_himself(
+    indices: Indices, opensearch: Any, opensearch_url: str, client: Any, now: list[float]
+) -> None:
+    """Once for each caller; old ones serve while they are read again, and a right that is taken ends them."""
+    mine, others = [(b"authorization", b"a")], [(b"authorization", b"b")]
+    terms = IndexTerms("g1", 2.0, weighted=True)
+
+    async def told(headers: list[tuple[bytes, bytes]]) -> Status | IndexTerms:
+        try:
+            return await indices.terms(SHOP, "g1", headers, LATER, told=True)
+        except NotEnriched as end:
+            return end.status
+
+    found = [await told(headers) for headers in (others, mine, mine)]
+    asked = len(opensearch.seen)
+    opensearch.mapping_status, now[0] = 403, 61.0
+    stale = await told(mine)
+    while (after := await told(mine)) == terms:
+        await client(opensearch_url + "/elsewhere")
+    assert (found, asked, stale, after) == ([terms] * 3, 2, terms, off(Reason.FORBIDDEN))
+
+
 async def test_old_terms_outlive_the_look_up_of_a_caller_who_may_not_see_them(
     indices: Indices, opensearch: Any, opensearch_url: str, client: Any, now: list[float]
 ) -> None:

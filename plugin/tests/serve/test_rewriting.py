@@ -208,6 +208,16 @@ async def test_the_caller_is_the_one_who_looks_up(client: Any, url: str, opensea
     assert [seen.header(b"authorization") for seen in opensearch.seen] == [[caller.encode()]]
 
 
+async def test_what_another_caller_looked_up_is_not_told(client: Any, url: str, opensearch: Any) -> None:
+    """A caller whom OpenSearch refuses learns neither codes nor λ of an index that somebody else may read."""
+    request = {"query": "sofa", "index": "shop", "explain": True}
+    allowed = await answer(client, url, request, ("authorization", "Basic eDp5"))
+    opensearch.mapping_status = 401
+    refused = await answer(client, url, request)
+    document = {"clause": NEUTRAL, "status": "off", "reason": "index-lookup-forbidden"}
+    assert (allowed[1], refused) == ("applied", (200, "off; reason=index-lookup-forbidden", document))
+
+
 async def test_the_switch_silences_it(
     client: Any, serve: Any, settings: ShimSettings, model: Any, tmp_path: Path
 ) -> None:

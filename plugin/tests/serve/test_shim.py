@@ -507,6 +507,28 @@ async def test_explain_names_the_codes(client: Any, url: str) -> None:
     assert got.header(b"x-gram-codes") == b"type=sofa;p=0.800"
 
 
+@pytest.mark.parametrize("status", [401, 403, 404, 429])
+async def test_a_refused_search_tells_no_codes(client: Any, url: str, opensearch: Any, status: int) -> None:
+    """Whom OpenSearch does not answer with hits is not told what the shim made of the query."""
+
+    async def answer(seen: Any) -> Response:
+        return JSONResponse({"error": "x"}, status_code=status)
+
+    opensearch.answer = answer
+    got = await client.search(url + "/shop/_search", {**LEXICAL, "ext": {"gram": {"explain": True}}})
+    assert (got.status, got.header(b"x-gram-codes")) == (status, None)
+
+
+async def test_an_explained_search_counts_on_nobody_elses_look_up(client: Any, url: str, opensearch: Any) -> None:
+    """Codes are shown to a caller who may read the mapping himself, whoever read it before."""
+    await client.search(url + "/shop/_search", LEXICAL, authorization="a")
+    opensearch.mapping_status = 403
+    plain = await client.search(url + "/shop/_search", LEXICAL, authorization="b")
+    got = await client.search(url + "/shop/_search", {**LEXICAL, "ext": {"gram": {"explain": True}}}, authorization="b")
+    forbidden = "off; reason=index-lookup-forbidden"
+    assert [plain.status_header, got.status_header, got.header(b"x-gram-codes")] == ["applied", forbidden, b""]
+
+
 async def test_a_client_that_hangs_up_frees_the_model(
     url: str, serve: Any, settings: ShimSettings, opensearch: Any, fake_generator: Any
 ) -> Any:
