@@ -115,7 +115,7 @@ async def _copy(
     source = ProductStore(requests, new.mark.source, page=page_of(wish))
     target = ProductStore(requests, new.name, page=page_of(wish))
     checkpoint = BackfillCheckpoint(wish.checkpoint, _job(wish, found, new, settings))
-    start = resumed(checkpoint.load())
+    start = resumed(checkpoint.load(), is_swapped=await new.is_swapped())
     await source.require_sources()
     await new.make()
     fields = await asyncio.to_thread(fields_of_index, found, new.name)
@@ -169,12 +169,13 @@ async def _catch_up(
     raise unequal(new.mark.source, new.name, counts)
 
 
-def resumed(start: Position | None) -> Position | None:
+def resumed(start: Position | None, *, is_swapped: bool) -> Position | None:
     """Where to go on; at the beginning where everything was settled but for products that were refused.
 
-    What was copied is only compared then, and what was refused gets another chance.
+    What was copied is only compared then, and what was refused gets another chance. Once the alias has moved it is too
+    late for that: everything would be copied again, and with it what clients have deleted from the new index.
     """
-    return None if start and start.round > 1 and start.tally.failed else start
+    return None if start and start.round > 1 and start.tally.failed and not is_swapped else start
 
 
 def _job(wish: Wish, found: Address, new: NewIndex, settings: SidecarSettings) -> Job:
