@@ -12,22 +12,26 @@ import argparse
 import csv
 import gzip
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from opensearchpy import OpenSearch, helpers
 from rich.console import Console
 
+from gram_exporter.align import align
 from gram_exporter.arms import DEFAULT_ARMS, DENSE_ARMS, ArmName
 from gram_exporter.comparing import Comparison
 from gram_exporter.config import CatalogueConfig, Config, FeedbackConfig, SearchConfig, load_config
 from gram_exporter.evaluate import FAMILY_MEASURES, Evaluation, Row
 from gram_exporter.feedback import Judgments, positives, read_judgments
 from gram_exporter.init import InitRequest, run_init
+from gram_exporter.linear import train_linear
 from gram_exporter.measures import Interval
 from gram_exporter.package import export_bundle
+from gram_exporter.prepare import prepare
 from gram_exporter.record import RECORD
 from gram_exporter.rivals.encoder import check_checkpoint, packaged_encoder
 from gram_exporter.rivals.lineup import RivalSettings
@@ -36,9 +40,9 @@ from gram_exporter.shop.folder import write_shop
 from gram_exporter.shop.shop import make_shop
 from gram_exporter.train import train
 from gram_exporter.tuning import Tuning
-from gram_plugin.contract.bundle import MANIFEST
+from gram_plugin.contract.bundle import LINEAR, MANIFEST
 from gram_plugin.contract.catalogue import read_catalogue
-from gram_plugin.errors import ExtraMissingError
+from gram_plugin.errors import ExtraMissingError, TrainingError
 from gram_plugin.node.node import NodeSettings, start_node
 from gram_plugin.progress import Progress, reporting
 from gram_plugin.search.client import connect
@@ -48,8 +52,26 @@ ALL_ATTRIBUTES = "all_attributes"
 """Field that every attribute is copied to: a lexical query over three fields beats one over forty."""
 MOST_SEARCHED_FIELDS = 8
 """A lexical query over more fields than this searches the texts and `ALL_ATTRIBUTES` instead."""
-STAGES: Mapping[str, float | None] = {"full": None, "generator alone": 0.0, "linear arm alone": 1.0}
-"""Name of a bundle to the linear arm's part in it, None being what held-out queries say."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One bundle of an ablation: what of it differs from the full one.
+
+    `linear_share` None is what held-out queries say; with `settings` of `[training]` the linear arm is made anew.
+    """
+
+    linear_share: float | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+STAGES: Mapping[str, Stage] = {
+    "full": Stage(),
+    "generator alone": Stage(linear_share=0.0),
+    "linear arm alone": Stage(linear_share=1.0),
+    "without alignment": Stage(settings={"align_steps": 0}),
+    "without neighbours": Stage(settings={"nearest_share": 0.0}),
+}
 MEASURES = ("nDCG@10", "R@10", "R@100", "R@300", "judged@10")
 RIVALS = (ArmName.FUZZY, ArmName.EXPANSION, ArmName.ORACLE, *DENSE_ARMS)
 """Compared once for each catalogue, beside the full bundle."""
@@ -153,9 +175,14 @@ def run(
     path = config.catalogue.path or Path()
     documents = {product.id: product.source for product in read_catalogue(path, id_field=config.catalogue.id)}
     training = folder / "training"
+    wanted = positives(config).wanted
     if not (training / RECORD).is_file():
-        train(documents, positives(config).wanted, config, training, resume=True, progress=report)
-    bundles = {name: _bundle(training, folder, name, share, report) for name, share in STAGES.items()}
+        train(documents, wanted, config, training, resume=True, progress=report)
+    stages = {name: stage for name, stage in STAGES.items() if wanted or not stage.settings}
+    bundles: dict[str, Path] = {}
+    for name, stage in stages.items():
+        made = _remade(training, folder, stage, documents, wanted, config, report) if stage.settings else training
+        bundles[name] = _bundle(made, folder, name, stage.linear_share, report)
     with connect(url, timeout_s=120) as client:
         config = _index(client, config, index, documents, bundles["full"], url, report)
     found: dict[str, Evaluation] = {}
@@ -232,6 +259,30 @@ def _rivals_of(config: Config, search: SearchConfig, left_out: Sequence[ArmName]
     if config.feedback.judgments is None and not config.feedback.clicks:
         without.add(ArmName.DENSE_TUNED)
     return [name for name in RIVALS if name not in without]
+
+
+def _remade(
+    training: Path,
+    folder: Path,
+    stage: Stage,
+    documents: Mapping[str, Mapping[str, Any]],
+    wanted: Judgments,
+    config: Config,
+    report: Progress,
+) -> Path:
+    """The training with its linear arm made by other settings; everything else is the same to the last bit."""
+    copy = folder / f"training-{'-'.join(stage.settings)}"
+    if not copy.is_dir():
+        settings = replace(config.training, **stage.settings)
+        prepared = prepare(documents, wanted, config)
+        arm = train_linear(prepared, settings, report)
+        if arm is None:
+            raise TrainingError("there is no linear arm to take a stage from", next_step="set training.linear_steps")
+        draft = copy.with_name(f".{copy.name}")
+        shutil.copytree(training, draft, dirs_exist_ok=True)
+        align(arm, prepared, settings, report).arm.save(draft / LINEAR)
+        draft.rename(copy)
+    return copy
 
 
 def _bundle(training: Path, folder: Path, name: str, share: float | None, report: Progress) -> Path:
