@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 
@@ -22,9 +23,35 @@ LARGE_BYTES = 65_536
 async def beside_others(size: int, work: Callable[[], T]) -> T:
     """Does the work on `size` bytes: in a thread when they are many, else at once.
 
-    A thread alone is not enough: JSON is parsed without letting others run, unless a hook in Python is called.
+    A thread alone is not enough: JSON is parsed and written without letting others run, unless Python is called
+    in between, as `read_plainly` and `write_plainly` do.
     """
     return await asyncio.to_thread(work) if size > LARGE_BYTES else work()
+
+
+def read_plainly(text: bytes) -> Any:
+    """JSON as a value; other threads run meanwhile.
+
+    Raises:
+        ValueError: it is no JSON.
+        RecursionError: it is too deep.
+    """
+    return json.loads(text, object_pairs_hook=_object)
+
+
+def write_plainly(document: Mapping[str, Any], size: int, *, allow_nan: bool, ensure_ascii: bool) -> str:
+    """Compact JSON of about `size` bytes; while it is large other threads run.
+
+    Raises:
+        ValueError: a number is NaN or infinite, and that is not allowed.
+        RecursionError: it is too deep.
+    """
+    encoder = json.JSONEncoder(separators=(",", ":"), allow_nan=allow_nan, ensure_ascii=ensure_ascii)
+    return "".join(encoder.iterencode(document)) if size > LARGE_BYTES else encoder.encode(document)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    return dict(pairs)
 
 
 @dataclass(frozen=True)

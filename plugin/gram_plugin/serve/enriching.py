@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from gram_plugin.search.explaining import with_named_words
 from gram_plugin.search.query import ClauseSettings, Mode, enrich
+from gram_plugin.serve.bodies import beside_others
 from gram_plugin.serve.deadline import Clock, Deadline
 from gram_plugin.serve.http import Headers
 from gram_plugin.serve.indices import IndexNames, Indices
@@ -88,7 +89,7 @@ class Enricher:
             return Decision(wanted)
         try:
             deadline = Deadline(since_s + wanted.budget_ms / 1000, self._clock)
-            return await self._enrich(wanted, headers, deadline, explain=item.explain)
+            return await self._enrich(item, wanted, headers, deadline)
         except NotEnriched as end:
             return Decision(end.status)
         except Exception:  # the edge of one search: whatever is wrong with us, it goes on without codes
@@ -119,16 +120,19 @@ class Enricher:
         )
         return Addition(codes, terms.generation, settings)
 
-    async def _enrich(self, wanted: Search, headers: Headers, deadline: Deadline, *, explain: bool) -> Decision:
-        added = await self.addition(wanted.names, wanted.text, headers, deadline, told=explain)
-        body = enrich(wanted.body, added.codes, added.generation, added.settings, wanted.mode, text=wanted.text)
-        if explain:
-            body = with_named_words(body, wanted.body.get("query"))
-        return Decision(APPLIED, _written(body), added)
+    async def _enrich(self, item: Item, wanted: Search, headers: Headers, deadline: Deadline) -> Decision:
+        added = await self.addition(wanted.names, wanted.text, headers, deadline, told=item.explain)
+        size = len(item.lexical)
+        body = await beside_others(size, lambda: _enriched(wanted, added, size, explain=item.explain))
+        return Decision(APPLIED, body, added)
 
 
-def _written(body: dict[str, object]) -> bytes:
+def _enriched(wanted: Search, added: Addition, size: int, *, explain: bool) -> bytes:
+    """The body with codes, of a little more than `size` bytes."""
+    body = enrich(wanted.body, added.codes, added.generation, added.settings, wanted.mode, text=wanted.text)
+    if explain:
+        body = with_named_words(body, wanted.body.get("query"))
     try:
-        return write_json(body)
+        return write_json(body, size)
     except (ValueError, RecursionError):
         raise NotEnriched(off(Reason.INVALID)) from None

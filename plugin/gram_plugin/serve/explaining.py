@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from starlette.responses import Response
 
 from gram_plugin.errors import SearchError
 from gram_plugin.search.explaining import POINTS_PARAMETER, points_of, short, shown_codes, without_points
-from gram_plugin.serve.bodies import beside_others
+from gram_plugin.serve.bodies import beside_others, read_plainly, write_plainly
 from gram_plugin.serve.enriching import Decision
 from gram_plugin.serve.exchange import Exchanged
 from gram_plugin.serve.http import Headers, RelayedResponse, header, inflated, replace_headers, upstream_error
 from gram_plugin.serve.searches import Item, Search, Target
 
-MAX_EXPLAINED_BYTES = 32_000_000
+MAX_EXPLAINED_BYTES = 4_000_000
 """An answer that is larger goes on without an explanation."""
 
 _FRAMING = frozenset({b"content-length", b"content-encoding"})
@@ -74,7 +73,7 @@ def _with_explanation(
     """The answer's bytes with `ext.gram`; None when it is no JSON object, or damaged."""
     text = inflated(encoding, body, MAX_EXPLAINED_BYTES)
     try:
-        answer = json.loads(text) if text is not None else None
+        answer = read_plainly(text) if text is not None else None
     except (ValueError, RecursionError):
         return None
     if not isinstance(answer, dict):
@@ -85,4 +84,5 @@ def _with_explanation(
     plain = without_points(answer, keep_points=keep_points)
     others = plain.get("ext")
     plain["ext"] = {**(others if isinstance(others, dict) else {}), "gram": told}
-    return json.dumps(plain, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
+    written = write_plainly(plain, len(text or b""), allow_nan=True, ensure_ascii=False)
+    return written.encode("utf-8", "surrogatepass")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import logging
 import math
 import time
@@ -17,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gram_plugin.errors import SearchError
+from gram_plugin.serve.bodies import beside_others, read_plainly
 from gram_plugin.serve.cache import AgedCache
 from gram_plugin.serve.deadline import Clock, Deadline
 from gram_plugin.serve.http import Headers, Upstream, UpstreamAnswer
@@ -181,7 +181,7 @@ class Indices:
         try:
             async with asyncio.timeout(LOOKUP_TIMEOUT_S):
                 answer = await self._upstream.send("GET", path, names.options, sent, None, max_bytes=MAX_MAPPING_BYTES)
-            return finding_of(answer, question.generation)
+            return await beside_others(len(answer.body), lambda: finding_of(answer, question.generation))
         except (SearchError, TimeoutError, ValueError, RecursionError) as error:
             LOG.warning("the mapping of %r could not be read: %r", names.expression, error)
             return degraded(Reason.LOOKUP_FAILED)
@@ -199,7 +199,7 @@ def finding_of(answer: UpstreamAnswer, generation: str) -> Finding:
         return off(Reason.FORBIDDEN)
     if answer.status >= 500 or answer.status == 429:
         return degraded(Reason.LOOKUP_FAILED)
-    indices = json.loads(answer.body) if answer.status == 200 else {}
+    indices = read_plainly(answer.body) if answer.status == 200 else {}
     if not isinstance(indices, dict):
         raise ValueError("a mapping answer is no object")
     found = [_of_index(_at(mapping, "mappings"), generation) for mapping in indices.values()]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -69,13 +69,17 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Rewritten:
-    """An answer: `body` as it is to be sent, None if the caller sent none; `detail` for a person."""
+    """An answer: `body` as it is to be sent, None if the caller sent none; `detail` for a person.
+
+    It was made of a request of `size` bytes.
+    """
 
     status: Status
     body: dict[str, Any] | None
     clause: Mapping[str, Any] = field(default_factory=lambda: NEUTRAL)
     codes: list[dict[str, Any]] | None = None
     detail: str = ""
+    size: int = 0
 
     def document(self) -> dict[str, Any]:
         """The answer as JSON."""
@@ -120,7 +124,7 @@ class Rewriter:
             found = await self._rewritten(request)
         except ClientDisconnect:
             return Response(status_code=499)  # nobody reads it
-        content, status = _content(found)
+        content, status = await beside_others(found.size, lambda: _content(found))
         self._metrics.count(status)
         line = {"event": "rewrite", "status": str(status.outcome), "reason": str(status.reason or "")}
         LOG.info("rewrite %s", status.outcome, extra={"fields": line})
@@ -129,6 +133,7 @@ class Rewriter:
 
     async def _rewritten(self, request: Request) -> Rewritten:
         body: dict[str, Any] | None = None
+        raw = b""
         try:
             raw = await self._read(request)
             arrived_s = self._clock()
@@ -140,16 +145,17 @@ class Rewriter:
             deadline = Deadline(arrived_s + wanted.budget_ms / 1000, self._clock)
             headers = request.headers.raw
             added = await self._enricher.addition(wanted.names, wanted.text, headers, deadline, told=True)
-            return rewritten(wanted, added)
+            found = await beside_others(len(raw), lambda: rewritten(wanted, added))
+            return replace(found, size=len(raw))
         except NotEnriched as end:
-            return Rewritten(end.status, body)
+            return Rewritten(end.status, body, size=len(raw))
         except RequestError as error:
-            return Rewritten(off(Reason.REQUEST), body, detail=str(error))
+            return Rewritten(off(Reason.REQUEST), body, detail=str(error), size=len(raw))
         except ClientDisconnect:
             raise
         except Exception:  # the edge of one request: the search that waits for it goes on without codes
             LOG.exception("a clause could not be made")
-            return Rewritten(degraded(Reason.INTERNAL), body)
+            return Rewritten(degraded(Reason.INTERNAL), body, size=len(raw))
 
     async def _read(self, request: Request) -> bytes:
         try:
@@ -215,7 +221,7 @@ def rewritten(wanted: Wanted, added: Addition) -> Rewritten:
 def _content(found: Rewritten) -> tuple[bytes, Status]:
     """The answer's bytes, and the status that they tell."""
     try:
-        return write_json(found.document()), found.status
+        return write_json(found.document(), found.size), found.status
     except (ValueError, RecursionError):  # a number of the caller's body fits into no float, so it cannot be written
         found = Rewritten(off(Reason.INVALID), None)
         return write_json(found.document()), found.status

@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, quote, urlencode
 
 from gram_plugin.errors import RequestError
 from gram_plugin.search.query import GramExtension, Mode, find_query_text, reason_untouched, take_extension
+from gram_plugin.serve.bodies import write_plainly
 from gram_plugin.serve.indices import IndexNames
 from gram_plugin.serve.pit import indices_of_pit
 from gram_plugin.serve.status import NotEnriched, Reason, Status, off
@@ -158,14 +159,14 @@ def render_items(items: Sequence[Item], bodies: Sequence[bytes], kind: Kind) -> 
     return b"".join(item.head + b"\n" + body + b"\n" for item, body in zip(items, bodies, strict=True))
 
 
-def write_json(document: Mapping[str, Any]) -> bytes:
-    """Compact ASCII JSON, so that lone surrogates stay the escapes that they were.
+def write_json(document: Mapping[str, Any], size: int = 0) -> bytes:
+    """Compact ASCII JSON of about `size` bytes, so that lone surrogates stay the escapes that they were.
 
     Raises:
         ValueError: a number does not fit into 64 bits of floating point.
         RecursionError: it is too deep.
     """
-    return json.dumps(document, separators=(",", ":"), allow_nan=False).encode("ascii")
+    return write_plainly(document, size, allow_nan=False, ensure_ascii=True).encode("ascii")
 
 
 def item_of(head: bytes, raw: bytes, target: Target, wishes: Wishes) -> Item:
@@ -174,7 +175,7 @@ def item_of(head: bytes, raw: bytes, target: Target, wishes: Wishes) -> Item:
     try:
         document = read_json(raw)
         body = without_gram(document)
-        lexical = raw if body is document else write_json(body)
+        lexical = raw if body is document else write_json(body, len(raw))
         extension = _extension(document)
         explain = extension.explain and not target.kind.is_multi  # where OpenSearch tells no points
         names = _pit_names(body["pit"]) if "pit" in body else _names(head, target.names)

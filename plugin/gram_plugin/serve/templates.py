@@ -7,7 +7,6 @@ What goes on is a template again, at the same endpoint, so that the answer and t
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from gram_plugin.errors import SearchError
-from gram_plugin.serve.bodies import beside_others
+from gram_plugin.serve.bodies import beside_others, read_plainly
 from gram_plugin.serve.deadline import Clock, Deadline
 from gram_plugin.serve.http import Headers, Upstream
 from gram_plugin.serve.indices import is_for_lookup
@@ -82,11 +81,16 @@ class Templates:
         answer = await self._upstream.send("POST", RENDER, "", headers, template, max_bytes=MAX_RENDERED_BYTES)
         if answer.status != 200:
             raise SearchError(f"rendering a template was answered with {answer.status}")
-        document = json.loads(answer.body)
-        output = document.get("template_output") if isinstance(document, dict) else None
-        if not isinstance(output, dict):
-            raise SearchError("a rendered template is no search")
-        return write_json(output)
+        return await beside_others(len(answer.body), lambda: _output(answer.body))
+
+
+def _output(answer: bytes) -> bytes:
+    """The search in the answer to a rendering."""
+    document = read_plainly(answer)
+    output = document.get("template_output") if isinstance(document, dict) else None
+    if not isinstance(output, dict):
+        raise SearchError("a rendered template is no search")
+    return write_json(output, len(answer))
 
 
 def item_from(line: Line, template: Mapping[str, Any], rendered: bytes, target: Target, wishes: Wishes) -> Item:

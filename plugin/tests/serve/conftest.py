@@ -7,6 +7,7 @@ import json
 import logging
 import socket
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -170,6 +171,25 @@ async def running(app: ASGIApp) -> AsyncIterator[str]:
         await task
         listener.close()
         logging.getLogger("uvicorn.error").setLevel(logging.NOTSET)
+
+
+async def longest_pause(work: Awaitable[object]) -> float:
+    """The longest time for which the event loop did not turn while work was done, as a share of the whole time."""
+    task = asyncio.ensure_future(work)
+    began = last = time.perf_counter()
+    longest = 0.0
+    while not task.done():
+        await asyncio.sleep(0)
+        now = time.perf_counter()
+        longest, last = max(longest, now - last), now
+    await task
+    return longest / (last - began)
+
+
+@pytest.fixture(name="longest_pause")
+def longest_pause_fixture() -> Callable[[Awaitable[object]], Awaitable[float]]:
+    """Measures how long work holds up others."""
+    return longest_pause
 
 
 @pytest.fixture

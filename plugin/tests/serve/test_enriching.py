@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -77,3 +78,13 @@ async def test_the_budget_runs_from_the_arrival(enricher: Enricher, now: list[fl
     spent = now[0] - BUDGET_MS / 1000
     cached, fresh = [(await enricher.decide([search(text)], [], spent))[0].status for text in ("sofa", "couch")]
     assert (first, cached, fresh) == ([APPLIED], APPLIED, degraded(Reason.LATE))
+
+
+async def test_enriching_a_large_search_lets_others_run(enricher: Enricher, longest_pause: Any) -> None:
+    """The loop turns all the while, so that the deadlines of other searches hold."""
+    await enricher.decide([search("sofa")], [], 100.0)
+    terms = [{"term": {"sku": str(number)}} for number in range(60_000)]
+    body = {"query": {"bool": {"must": {"match": {"t": "sofa"}}, "should": terms}}}
+    wanted = Search(body, "sofa", Mode.RECALL, BUDGET_MS, IndexNames("shop"))
+    large = Item(b"", json.dumps(body).encode(), wanted)
+    assert await longest_pause(enricher.decide([large], [], 100.0)) < 0.6

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from starlette.responses import JSONResponse, Response
@@ -13,8 +13,14 @@ from starlette.responses import JSONResponse, Response
 from gram_plugin.contract.codes import Code, ScoredCode
 from gram_plugin.search.explaining import with_named_words
 from gram_plugin.search.query import ClauseSettings, Mode, enrich
+from gram_plugin.serve.enriching import Decision
+from gram_plugin.serve.exchange import Exchanged
+from gram_plugin.serve.explaining import explained
+from gram_plugin.serve.http import Headers, UpstreamStream
+from gram_plugin.serve.searches import Item, target_of
 from gram_plugin.serve.settings import ShimSettings
 from gram_plugin.serve.shim import create_shim
+from gram_plugin.serve.status import Reason, degraded
 
 LEXICAL = {"query": {"match": {"title": "red couch"}}, "size": 5}
 ASKED = {**LEXICAL, "ext": {"gram": {"explain": True}}}
@@ -167,3 +173,49 @@ async def test_the_switch_explains_itself(
     shim = await serve(create_shim(replace(settings, off_file=tmp_path / "off"), fake_generator()))
     got = await client.search(shim + "/shop/_search", ASKED)
     assert json.loads(got.body)["ext"]["gram"] == {"status": "off", "reason": "switched-off", "codes": [], "hits": []}
+
+
+async def test_a_very_large_answer_goes_on_without_an_explanation(
+    client: Any, url: str, opensearch: Any, found: Any
+) -> None:
+    """Over 4 MB the answer is OpenSearch's own, byte for byte."""
+    content = json.dumps(page(found, {"gram": 1.7}, more="x" * 4_000_000)).encode()
+
+    async def answer(_: Any) -> Response:
+        return Response(content, media_type="application/json")
+
+    opensearch.answer = answer
+    assert (await client.search(url, ASKED)).body == content
+
+
+class Arrived:
+    """An answer that is there whole."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+        self.status = 200
+        self.headers: Headers = []
+
+    async def gather(self, max_bytes: int) -> bytes | None:
+        """As `UpstreamStream` says."""
+        return self._body if len(self._body) <= max_bytes else None
+
+    def close(self) -> None:
+        """As `UpstreamStream` says."""
+
+
+async def test_explaining_a_large_answer_lets_others_run(found: Any, longest_pause: Any) -> None:
+    """The loop turns all the while, so that the deadlines of other searches hold."""
+    hits = [{"_id": str(number), "_score": 1.0, "matched_queries": {"gram": 1.0}} for number in range(45_000)]
+    body = json.dumps({**found(1), "hits": {"hits": hits}}).encode()
+    target = target_of("POST", b"/shop/_search", b"")
+    assert target is not None
+    done = Exchanged(cast(UpstreamStream, Arrived(body)), [Decision(degraded(Reason.NO_MODEL))])
+    item = Item(b"", b"{}", degraded(Reason.NO_MODEL), explain=True)
+    answers = []
+
+    async def explain() -> None:
+        answers.append(await explained(done, item, target, []))
+
+    pause = await longest_pause(explain())
+    assert (b'"reason":"no-model"' in answers[0].body, pause < 0.6) == (True, True)

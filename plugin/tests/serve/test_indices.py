@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -154,6 +154,25 @@ async def test_an_unreachable_opensearch_is_told() -> None:
     """A look-up that fails is no error."""
     async with Upstream("http://127.0.0.1:9") as upstream:
         assert await status_of(Indices(upstream, 60), []) == degraded(Reason.LOOKUP_FAILED)
+
+
+class Answering:
+    """An OpenSearch that has its answer ready."""
+
+    def __init__(self, answer: UpstreamAnswer) -> None:
+        self._answer = answer
+
+    async def send(self, *_: object, **__: object) -> UpstreamAnswer:
+        """As `Upstream` says."""
+        return self._answer
+
+
+async def test_reading_a_large_mapping_lets_others_run(index_mapping: Any, longest_pause: Any) -> None:
+    """The loop turns all the while, so that the deadlines of other searches hold."""
+    made = index_mapping()
+    made["mappings"]["properties"] |= {f"field-{n}": {"type": "keyword", "ignore_above": 256} for n in range(100_000)}
+    upstream = Answering(answer(200, {"shop": made}))
+    assert await longest_pause(Indices(cast(Upstream, upstream), 60).terms(SHOP, "g1", [], LATER)) < 0.6
 
 
 def answer(status: int, document: Any) -> UpstreamAnswer:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from starlette.responses import JSONResponse, Response
 
 from gram_plugin.search.query import ClauseSettings, Mode, enrich
+from gram_plugin.serve.http import Upstream, UpstreamAnswer
+from gram_plugin.serve.searches import Wishes, target_of
 from gram_plugin.serve.settings import ShimSettings
 from gram_plugin.serve.shim import create_shim
-from gram_plugin.serve.templates import MAX_TEMPLATES, SOURCE
+from gram_plugin.serve.templates import MAX_TEMPLATES, SOURCE, Templates
 
 LEXICAL = {"query": {"match": {"title": "red couch"}}, "size": 5}
 TEMPLATE = {"id": "stored", "params": {"text": "red couch"}, "profile": False}
@@ -129,6 +131,28 @@ async def test_lines_that_do_not_pair_up_are_not_rendered(client: Any, url: str,
     opensearch.answer = rendering(found, LEXICAL)
     got = await client(url + "/_msearch/template", "POST", [NDJSON], b"{}\n")
     assert (got.status_header, rendered(opensearch)) == ("off; reason=invalid-json", [])
+
+
+class Rendering:
+    """An OpenSearch that has the answer to a rendering ready."""
+
+    def __init__(self, output: Any) -> None:
+        self._answer = UpstreamAnswer(200, (), json.dumps({"template_output": output}).encode())
+
+    async def send(self, *_: object, **__: object) -> UpstreamAnswer:
+        """As `Upstream` says."""
+        return self._answer
+
+
+async def test_reading_a_large_rendered_search_lets_others_run(longest_pause: Any) -> None:
+    """The loop turns all the while, so that the deadlines of other searches hold."""
+    terms = [{"term": {"sku": str(number)}} for number in range(100_000)]
+    output = {"query": {"bool": {"must": {"match": {"title": "sofa"}}, "should": terms}}}
+    target = target_of("POST", b"/shop/_search/template", b"")
+    assert target is not None
+    templates = Templates(cast(Upstream, Rendering(output)), lambda: 0.0)
+    body = json.dumps(TEMPLATE).encode()
+    assert await longest_pause(templates.items_of(body, target, Wishes(Mode.RERANK, 60_000), [], 0.0)) < 0.6
 
 
 async def test_the_switch_leaves_templates_alone(
