@@ -182,6 +182,25 @@ QUERIES: dict[str, tuple[dict[str, Any], Fits]] = {
         seller_one,
     ),
     "constant_score": ({"constant_score": {"filter": {"bool": {"must": [MATCH, ACME]}}, "boost": 3}}, acme),
+    "min_score of functions": (
+        {
+            "function_score": {
+                "query": MATCH,
+                "functions": [{"filter": IN_STOCK, "weight": 10}],
+                "boost_mode": "replace",
+                "min_score": 5,
+            }
+        },
+        in_stock,
+    ),
+    "min_score of a script": (
+        {"script_score": {"query": MATCH, "script": {"source": "100 - doc['price'].value"}, "min_score": 50.5}},
+        cheap,
+    ),
+    "min_score of words": (
+        {"function_score": {"query": MATCH, "min_score": 0.01}},
+        lambda p: bool({"red", "shoe"} & set(p.source["title"].split())),
+    ),
     "syntax": (
         {"simple_query_string": {"query": "+red +shoe -boot", "fields": ["title"]}},
         lambda p: "boot" not in p.source["title"].split(),

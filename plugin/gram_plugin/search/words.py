@@ -40,6 +40,14 @@ _RANGE_WORD = re.compile(r"\bTO\b")
 _OPERATORS = re.compile(r'\b(?:AND|OR|NOT)\b|&&|\|\||(?<!\S)[+-]|[~^][0-9.]*|["()|*?\\]')
 _MATCH_ALL: Body = {"match_all": {}}
 
+_FUNCTIONS = frozenset(
+    {"weight", "script_score", "field_value_factor", "random_score", "gauss", "linear", "exp", "filter"}
+)
+"""What a function of `function_score` may hold; of these only scripts can read the score of the words."""
+_SCORE = re.compile(r"\b_score\b")
+_KNOWN_LANGUAGES = ("painless", "expression", "knn")
+"""Languages of scripts that have no other name for the score than `_score`."""
+
 
 @dataclass(frozen=True)
 class WordQuery:
@@ -93,8 +101,9 @@ def demands(query: Any, text: str | None) -> list[Body]:
 
     The idea: replace every part that only looks for words of `text` by `match_all` and keep the rest. So `filter`,
     `must_not`, what a shopper excluded with `-word`, and any `must` that is about something else stay, in every
-    wrapper; an optional `should` demands nothing. Where the words are searched in several fields, a `must` on one
-    field is about something else, as in `find_query_text`: a shop may bear the name of what is searched for. Empty
+    wrapper; an optional `should` demands nothing. A `min_score` keeps its wrapper, and all of it where its score may
+    come from the words. Where the words are searched in several fields, a `must` on one field is about something else,
+    as in `find_query_text`: a shop may bear the name of what is searched for. Empty
     when the query is nothing but words. A query that holds none of the words binds as a whole.
     """
     words = frozenset(_words(text or ""))
@@ -217,9 +226,36 @@ def _exclusion(kind: str, inner: Mapping[str, Any]) -> Body | None:
 
 def _relaxed_wrapper(kind: str, inner: Mapping[str, Any], asked: _Asked, depth: int) -> Body | None:
     part = _relaxed(inner.get(_WRAPPERS[kind], _MATCH_ALL), asked, depth - 1)
+    if kind in ("function_score", "script_score") and inner.get("min_score") is not None:
+        whole = _whole(inner)
+        return {kind: whole if _scores_words(kind, inner) else {**whole, "query": part or _MATCH_ALL}}
     if kind != "nested" or part is None:
         return part
     return {"nested": {**{key: inner[key] for key in ("path", "ignore_unmapped") if key in inner}, "query": part}}
+
+
+def _scores_words(kind: str, inner: Mapping[str, Any]) -> bool:
+    """Whether the score that `min_score` asks for may come from the words; then it means nothing without them."""
+    if kind == "script_score":
+        return _reads_score(inner.get("script"))
+    functions = _as_list(inner.get("functions")) or [{key: inner[key] for key in _FUNCTIONS & inner.keys()}]
+    replaced = str(inner.get("boost_mode")).lower() == "replace"
+    return not replaced or any(map(_function_reads_score, functions))
+
+
+def _function_reads_score(function: Any) -> bool:
+    if not isinstance(function, Mapping) or not function or not function.keys() <= _FUNCTIONS:
+        return True
+    scored = function.get("script_score")
+    return "script_score" in function and _reads_score(scored.get("script") if isinstance(scored, Mapping) else None)
+
+
+def _reads_score(script: Any) -> bool:
+    """Whether a script may read the score of its query; of a stored one that is not known."""
+    described = {"source": script} if isinstance(script, str) else script
+    if not isinstance(described, Mapping) or not isinstance(described.get("source"), str):
+        return True
+    return described.get("lang", "painless") not in _KNOWN_LANGUAGES or _SCORE.search(described["source"]) is not None
 
 
 def _relaxed_bool(inner: Mapping[str, Any], asked: _Asked, depth: int) -> Body | None:

@@ -159,6 +159,51 @@ def test_a_must_on_one_field_binds_beside_a_search_in_several(query: dict[str, A
     assert demands(query, "acme 5 port hub") == bound
 
 
+STOCKED = {"filter": {"term": {"in_stock": True}}, "weight": 10}
+REPLACING = {"functions": [STOCKED], "boost_mode": "replace", "min_score": 5}
+SOFA = {"multi_match": {"query": "sofa", "fields": ["title"]}}
+NEW = {"term": {"new": True}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("function_score", REPLACING),
+        ("function_score", {"weight": 3, "boost_mode": "replace", "min_score": 0}),
+        ("function_score", {**REPLACING, "functions": [{"script_score": {"script": "doc['rank'].value"}}]}),
+        ("script_score", {"script": {"source": "doc['rank'].value"}, "min_score": 2}),
+        ("script_score", {"script": {"source": "knn_score", "lang": "knn", "params": {}}, "min_score": 2}),
+    ],
+)
+def test_a_min_score_that_does_not_come_from_the_words_binds(kind: str, options: dict[str, Any]) -> None:
+    """The wrapper stays, its words give way to whatever else its query demands."""
+    assert demands({kind: {"query": SOFA, **options}}, "sofa") == [{kind: {"query": {"match_all": {}}, **options}}]
+    both = {"bool": {"must": SOFA, "filter": NEW}}
+    assert demands({kind: {"query": both, **options}}, "sofa") == [{kind: {"query": NEW, **options}}]
+    free = {key: value for key, value in options.items() if key != "min_score"}
+    assert demands({kind: {"query": SOFA, **free}}, "sofa") == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("function_score", {"min_score": 5}),
+        ("function_score", {"functions": [], "boost_mode": "replace", "min_score": 5}),
+        ("function_score", {**REPLACING, "boost_mode": "sum"}),
+        ("function_score", {"functions": [STOCKED], "min_score": 5}),
+        ("function_score", {**REPLACING, "functions": [{"script_score": {"script": "_score * 2"}}]}),
+        ("function_score", {**REPLACING, "functions": [STOCKED, {"of_a_plugin": {}}]}),
+        ("script_score", {"script": {"source": "_score + 1"}, "min_score": 2}),
+        ("script_score", {"script": {"id": "stored"}, "min_score": 2}),
+        ("script_score", {"script": {"source": "x", "lang": "of_a_plugin"}, "min_score": 2}),
+    ],
+)
+def test_a_min_score_that_may_come_from_the_words_binds_as_a_whole(kind: str, options: dict[str, Any]) -> None:
+    """Without its words the wrapper would have another score, so nothing of it is dropped."""
+    query = {kind: {"query": SOFA, **options}}
+    assert demands(query, "sofa") == [query]
+
+
 @pytest.mark.parametrize("kind", ["match_phrase", "multi_match", "query_string"])
 def test_a_text_too_long_to_be_read_binds_as_it_is(kind: str) -> None:
     """What stands behind the part that is read may be a demand, so nothing of it is dropped."""
