@@ -226,15 +226,20 @@ class NewIndex:
         actions = swap_actions(await self._aliases(), self.mark.alias, self.mark.source, self.name)
         await self._requests.ask("moving the alias", "POST", "/_aliases", body={"actions": actions})
 
-    async def close_source(self) -> None:
+    async def close_source(self) -> bool:
         """Refuses further writes to the source, if its writers came through the alias, and lets those under way end.
 
         A write that was sent through the alias before it moved may take place after: it is then found, or refused.
+
+        Returns:
+            Whether the source takes no more writes.
         """
         found = await read_mark(self._requests, self.name)
-        if found and found.moves == "yes":
-            path = f"/{quoted(self.mark.source)}/_block/write"
-            await self._requests.ask(f"blocking writes to {self.mark.source}", "PUT", path)
+        if not found or found.moves != "yes":
+            return False
+        path = f"/{quoted(self.mark.source)}/_block/write"
+        await self._requests.ask(f"blocking writes to {self.mark.source}", "PUT", path)
+        return True
 
 
 async def read_mark(requests: Requests, name: str) -> Mark | None:

@@ -175,10 +175,15 @@ class ProductStore:
         finally:
             await self._close(pit)
 
-    async def everything(self) -> AsyncGenerator[list[Stored], None]:
-        """All products, shard by shard."""
+    async def everything(self, limits: Mapping[str, int] | None = None) -> AsyncGenerator[list[Stored], None]:
+        """All products, shard by shard.
+
+        Args:
+            limits: the last sequence number to be read of each shard; none of a shard that is not named.
+        """
         for shard in await self.shards():
-            async with aclosing(self.pages(Span(shard, -1, shard.reached))) as pages:
+            until = shard.reached if limits is None else limits.get(shard.key, -1)
+            async with aclosing(self.pages(Span(shard, -1, until))) as pages:
                 async for products in pages:
                     yield products
 

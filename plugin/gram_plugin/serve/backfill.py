@@ -166,11 +166,11 @@ class Backfill:
     def _keep(self, position: Position, span: Span, after: int, page: Page) -> Position:
         """Writes refusals first and the checkpoint after them, so that a kill between costs no letter."""
         self._dead_letters.add(page.letters)
-        reached = Position(
-            position.round,
-            {**position.shards, span.shard.key: Reach(after, span.until)},
-            self._dead_letters.size_bytes,
-            position.tally.plus(page.tally(position.round)),
+        reached = replace(
+            position,
+            shards={**position.shards, span.shard.key: Reach(after, span.until)},
+            dead_letter_bytes=self._dead_letters.size_bytes,
+            tally=position.tally.plus(page.tally(position.round)),
         )
         self._checkpoint.save(reached)
         return reached

@@ -95,12 +95,15 @@ class Position:
         round: 0 reads everything, each further one what was written since the one before began.
         shards: by the shard's key.
         dead_letter_bytes: the letters that belong to it.
+        copied: the last sequence number of each shard of a new index before its alias moved: what has a higher one
+            is of clients.
     """
 
     round: int = 0
     shards: Mapping[str, Reach] = field(default_factory=dict)
     dead_letter_bytes: int = 0
     tally: Tally = field(default_factory=Tally)
+    copied: Mapping[str, int] = field(default_factory=dict)
 
 
 class BackfillCheckpoint:
@@ -171,4 +174,5 @@ def _position_of(document: Mapping[str, Any]) -> Position:
     found = dict(document["tally"])
     found["by_codes"] = {int(number): int(count) for number, count in found["by_codes"].items()}
     shards = {str(key): Reach(int(reach["after"]), int(reach["until"])) for key, reach in document["shards"].items()}
-    return Position(int(document["round"]), shards, int(document["dead_letter_bytes"]), Tally(**found))
+    copied = {str(key): int(reached) for key, reached in document.get("copied", {}).items()}
+    return Position(int(document["round"]), shards, int(document["dead_letter_bytes"]), Tally(**found), copied)

@@ -128,16 +128,22 @@ def is_copy(source: Mapping[str, Any], copied: Mapping[str, Any]) -> bool:
     return copy_of(source, {}) == copy_of(copied, {})
 
 
-async def delete_surplus(source: ProductStore, index: str, target: ProductStore) -> int:
+async def delete_surplus(
+    source: ProductStore, index: str, target: ProductStore, limits: Mapping[str, int] | None = None
+) -> int:
     """Deletes from the copy what the source has no more; returns how many.
 
     Args:
         source: the products of the source.
         index: concrete name of the source.
         target: the copy.
+        limits: the last sequence number of each shard of the copy to look at; None for all that it has now.
+
+    Raises:
+        SearchError: it is not sure what the source has.
     """
     deleted = 0
-    async for products in target.everything():
+    async for products in target.everything(limits):
         now = await source.read_again([replace(product, index=index) for product in products])
         surplus = [product for product, found in zip(products, now, strict=True) if found is None]
         answers = await target.write([Write(product, deletion_line(product)) for product in surplus])

@@ -20,14 +20,14 @@ from gram_plugin.search.newindex import (
     read_mark,
     removable,
     remove,
-    unequal,
     unfinished,
 )
 from gram_plugin.search.productstore import ProductStore
 from gram_plugin.search.requests import Requests
 from gram_plugin.serve.backfill import Backfill, Report
 from gram_plugin.serve.backfill_checkpoint import BackfillCheckpoint, Job, Position
-from gram_plugin.serve.backfill_copy import Copying, delete_surplus
+from gram_plugin.serve.backfill_copy import Copying
+from gram_plugin.serve.backfill_move import Move
 from gram_plugin.serve.backfill_page import Clerk, Pacer, Rules
 from gram_plugin.serve.backfill_program import (
     Done,
@@ -46,8 +46,6 @@ from gram_plugin.serve.settings import SidecarSettings
 
 AUTO = "auto"
 """In the place of a name: one that tells alias, generation and time, which `gram clean-up` knows as our own."""
-
-_CATCH_UPS = 5
 
 
 def backfill_into(wish: Wish, console: Console) -> Done:
@@ -128,45 +126,9 @@ async def _copy(
             desk = Copying(target, new.name, clerk, is_live=is_live)
             return Backfill(source, desk, checkpoint, letters, stop=stop, listener=listener)
 
-        position = start or Position()
-        if not await new.is_swapped():
-            position = await program(is_live=False).settle_all(position)
-            if not stop.is_set():
-                position = await _catch_up(program(is_live=False), position, new, source, target, stop)
-            if not stop.is_set():
-                await new.swap()
-        if not stop.is_set():  # what was written to the source until the alias had moved
-            await new.close_source()
-            position = await program(is_live=True).round(position)
-        if not stop.is_set():
-            checkpoint.remove()
+        move = Move(new, source, target, program(is_live=False), program(is_live=True), checkpoint, stop)
+        position = await move.run(start or Position())
         return Report(position.tally, resumed=start is not None, stopped=stop.is_set())
-
-
-async def _catch_up(
-    program: Backfill,
-    position: Position,
-    new: NewIndex,
-    source: ProductStore,
-    target: ProductStore,
-    stop: asyncio.Event,
-) -> Position:
-    """Rounds until both indices have the same number of products, or it is told to stop.
-
-    Raises:
-        SearchError: some could not be copied, or the source changes faster than it can be copied.
-    """
-    for _ in range(_CATCH_UPS):
-        position = await program.round(position)
-        if stop.is_set():
-            return position
-        counts = await new.counts()
-        if counts.copy > counts.source:
-            await delete_surplus(source, new.mark.source, target)
-            counts = await new.counts()
-        if counts.are_equal:
-            return position
-    raise unequal(new.mark.source, new.name, counts)
 
 
 def resumed(start: Position | None, *, is_swapped: bool) -> Position | None:

@@ -699,6 +699,30 @@ def test_indices_may_come_and_go_behind_an_alias(place: Place) -> None:
                 other.load()
 
 
+async def test_everything_can_end_at_a_number_of_each_shard(place: Place) -> None:
+    """What was written later is left out, and so is a shard that is not named."""
+    place.index.put("p0", {"title": "boot"})
+    limits = {f"shop/{shard}": reached for shard, reached in enumerate(place.index.reached)}
+    place.index.put("p1", {"title": "boot"})
+    found = [product.id for limit in (limits, {}) async for page in place.store().everything(limit) for product in page]
+    assert sorted(found) == sorted(TITLES.keys() - {"p1"})
+
+
+async def test_a_position_keeps_where_a_new_index_was_before_its_alias_moved(place: Place) -> None:
+    """Through pages, rounds and restarts; a checkpoint of before knows nothing of it."""
+    copied = {"new/0": 7, "new/1": -1}
+    place.checkpoint.save(Position(1, copied=copied))
+    stop = asyncio.Event()
+    await place.run(stop=stop, listener=Listener(settled=lambda _: stop.set()))
+    found = place.checkpoint.load()
+    assert found is not None
+    assert found.copied == copied
+    document = json.loads(place.checkpoint.path.read_text())
+    del document["position"]["copied"]
+    place.checkpoint.path.write_text(json.dumps(document))
+    assert place.checkpoint.load() == replace(found, copied={})
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"job": 1}', '{"job": {}, "position": {}}'])
 def test_a_damaged_checkpoint_is_refused(place: Place, content: str) -> None:
     """It is not taken for the beginning: who looks after a long run wants to know."""

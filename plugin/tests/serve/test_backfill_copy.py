@@ -89,7 +89,7 @@ class Target:
         """The copies, by id."""
         return [self.documents.get(found.id) for found in products]
 
-    async def everything(self) -> Any:
+    async def everything(self, limits: Any = None) -> Any:
         """All copies on one page."""
         yield list(self.documents.values())
 
