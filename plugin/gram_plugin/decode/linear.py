@@ -1,9 +1,9 @@
-"""The linear arm: hashed n-grams of a query → codes, by one low-rank matrix, in a millisecond for 56,000 codes;
-two more with 50,000 asked queries beside it.
+"""The linear arm: hashed n-grams of a query → codes, by one low-rank matrix, in a millisecond for 56,000 codes.
 
-It knows nothing of word order beyond pairs and nothing of how the attributes of a code depend on each other, but by the
-end of its training, the shorter one, it has seen nearly twenty times as many queries as the generator. Its answer is
-blended with the generator's, see `OnnxGenerator`.
+With 50,000 asked queries beside it (`NearestQueries`) it takes two more. It knows nothing of word order beyond pairs
+and nothing of how the attributes of a code depend on each other, but by the end of its training, the shorter one, it
+has seen nearly twenty times as many queries as the generator. Its answer is blended with the generator's, see
+`OnnxGenerator`.
 """
 
 from __future__ import annotations
