@@ -103,6 +103,26 @@ def swap_actions(aliases: Mapping[str, Any], alias: str, source: str, name: str)
     return [*taken, {"add": {**(held or {}), "index": name, "alias": alias}}]
 
 
+def refuse_other_aliases(aliases: Mapping[str, Any], mark: Mark) -> None:
+    """Makes sure that all writers of the source come through the alias that moves: to the others it would be blocked.
+
+    Args:
+        aliases: of the source, as its description names them.
+        mark: source and alias; an alias that does not lead to the source yet blocks nobody.
+
+    Raises:
+        ConfigError: the source has further aliases.
+    """
+    others = sorted(aliases.keys() - {mark.alias})
+    if mark.alias in aliases and others:
+        raise ConfigError(
+            f"{mark.source} has the aliases {', '.join(others)} besides {mark.alias}: when {mark.alias} moves it is "
+            "blocked, and who writes through another alias would be refused",
+            next_step=f"let everybody use {mark.alias} and take the others away; or pass an --alias that does not "
+            "exist yet, which blocks nothing, and move all of them yourself",
+        )
+
+
 def removable(indices: Mapping[str, Any], alias: str) -> list[str]:
     """Indices that a backfill made and named for this alias and that carry no alias at all, in order."""
     return [
@@ -140,6 +160,8 @@ class NewIndex:
             SearchError: OpenSearch refused it.
         """
         await self._check_alias()
+        source = await self._read(self.mark.source)
+        refuse_other_aliases(source.get("aliases") or {} if source else {}, self.mark)
         found = await self._read(self.name)
         if found is None:
             moves = self.mark.source in await self._behind_alias()

@@ -6,11 +6,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from opensearchpy import exceptions as client_errors
 
+from gram_plugin.errors import ConfigError
 from gram_plugin.search.mappings import component_template
 from gram_plugin.search.newindex import (
     Counts,
     Mark,
+    NewIndex,
     creation_body,
     is_own_name,
     mark_of,
@@ -20,6 +23,7 @@ from gram_plugin.search.newindex import (
     unequal,
     unfinished,
 )
+from gram_plugin.search.requests import Requests
 
 MARK = Mark("old", "uuid", "g2", "shop")
 NAME = "shop-gram-g2-20260102030405"
@@ -102,6 +106,60 @@ def test_the_alias_moves_with_what_it_says() -> None:
         {"add": {**held, "index": "new", "alias": "shop"}},
     ]
     assert swap_actions({}, "shop", "old", "new") == [{"add": {"index": "new", "alias": "shop"}}]
+
+
+class Paper:
+    """An OpenSearch with the index `old` and its aliases; client, transport and budget in one."""
+
+    hosts: tuple[Any, ...] = ({"host": "paper"},)
+    tries = 1
+
+    def __init__(self, *aliases: str) -> None:
+        self.indices = {"old": {"aliases": {alias: {} for alias in aliases}, "mappings": {}, "settings": {"index": {}}}}
+
+    @property
+    def transport(self) -> Paper:
+        """The transport."""
+        return self
+
+    async def pause(self, tried: int, retry_after_s: float) -> None:
+        """Waits for nothing."""
+
+    async def perform_request(self, method: str, path: str, params: Any = None, body: Any = None) -> Any:
+        """Answers for indices and aliases, and makes an index."""
+        name = path.rpartition("/")[2]
+        if method == "PUT":
+            self.indices[name] = {"aliases": {}, **body}
+        elif path.startswith("/_alias/"):
+            return {index: found for index, found in self.indices.items() if name in found["aliases"]}
+        elif name not in self.indices:
+            raise client_errors.NotFoundError(404, "index_not_found_exception", {})
+        return {name: self.indices[name]}
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_a_source_that_writers_reach_by_other_aliases_too_is_refused(again: bool) -> None:
+    """It will be blocked when the alias moves; nothing is made, and a run that made its index before ends as well."""
+    client = Paper("shop")
+    new = NewIndex(Requests(client, client), "new", MARK)  # type: ignore[arg-type]
+    if again:
+        await new.make()
+    before = dict(client.indices)
+    client.indices["old"]["aliases"].update({"writers": {}, "export": {}})
+    with pytest.raises(ConfigError, match="old has the aliases export, writers besides shop") as caught:
+        await new.make()
+    assert "pass an --alias that does not exist yet" in caught.value.next_step
+    assert client.indices == before
+
+
+@pytest.mark.parametrize("aliases", [("shop",), ("writers",), ()])
+async def test_aliases_that_keep_their_index_open_are_none_of_our_business(aliases: tuple[str, ...]) -> None:
+    """Where the alias that is made is new, no writer is blocked."""
+    client = Paper(*aliases)
+    await NewIndex(Requests(client, client), "new", MARK).make()  # type: ignore[arg-type]
+    moves = "yes" if "shop" in aliases else "no"
+    assert mark_of(client.indices["new"]) == MARK
+    assert client.indices["new"]["mappings"]["_meta"]["gram"]["copy"]["moves"] == moves
 
 
 def test_own_names_are_known_again() -> None:
