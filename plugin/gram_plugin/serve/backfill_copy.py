@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,6 +22,7 @@ from gram_plugin.serve.backfill_page import Clerk, Page
 from gram_plugin.serve.coding import Coded
 
 _BUSY = Written(CONFLICT, "version_conflict_engine_exception", "somebody else writes to the new index")
+_DONE = Written(200)
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,14 @@ class _Copy:
     product: Stored
     codes: Coded
     was_fresh: bool
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What the new index has of a product, and whether that needs no write."""
+
+    product: Stored | None
+    is_settled: bool
 
 
 class Copying:
@@ -94,33 +103,52 @@ class Copying:
 
     async def _compare(self, copies: Sequence[_Copy], page: Page) -> None:
         """Looks at what is there: a version says too little, as one begins anew after a deletion."""
-        found = await self._target.read_again([replace(copy.product, index=self._name) for copy in copies])
-        fresh = await self._fresh([copied for copied in found if copied is not None])
         others, lines = [], []
-        for copy, copied in zip(copies, found, strict=True):
-            is_there = copied is not None and is_copy(copy.product.source, copied.source)
-            if is_there and (copy.product.id in fresh or copy.codes.reason):
+        for copy, copied in await self._look_up(copies):
+            if copied.is_settled:
                 page.marked += copy.codes.reason is not None
                 page.counts["fresh"] += copy.codes.reason is None
             else:
                 others.append(copy)
-                lines.append(self._again(copy, copied))
-        for busy in await self._write(others, lines, page):
-            self._clerk.refuse(busy.product, busy.codes.gram, _BUSY, page)
+                lines.append(self._again(copy, copied.product))
+        busy = await self._write(others, lines, page)
+        if busy:
+            await self._look_again(busy, page)
 
-    async def _fresh(self, copies: Sequence[Stored]) -> set[str]:
-        """Ids of copies whose codes are those of their text.
+    async def _look_again(self, copies: Sequence[_Copy], page: Page) -> None:
+        """Counts what is there after all: when an answer is lost, the bulk is sent again and meets its own writes."""
+        for copy, copied in await self._look_up(copies):
+            written = _DONE if copied.is_settled else _BUSY
+            if copied.is_settled and copy.was_fresh:
+                page.counts["fresh"] += 1
+            else:
+                self._clerk.book(copy.product, copy.codes, written, page)
+
+    async def _look_up(self, copies: Sequence[_Copy]) -> list[tuple[_Copy, _Found]]:
+        """Each of them with what the new index has of it.
 
         The model may give another run's last digits; to write those would raise the version above the source's.
         """
-        states = await self._clerk.states(copies)
-        return {copied.id for copied, state in zip(copies, states, strict=True) if state is State.FRESH}
+        found = await self._target.read_again([replace(copy.product, index=self._name) for copy in copies])
+        there = [copied for copied in found if copied is not None]
+        states = zip(there, await self._clerk.states(there), strict=True)
+        fresh = {copied.id for copied, state in states if state is State.FRESH}
+        return [
+            (copy, _Found(copied, is_settled=_is_settled(copy, copied, fresh)))
+            for copy, copied in zip(copies, found, strict=True)
+        ]
 
     def _again(self, copy: _Copy, copied: Stored | None) -> str:
         gram = copy.codes.gram
         if copied is None:
             return copy_lines(copy.product, self._name, gram)
         return overwriting_lines(copy.product, copied, gram)
+
+
+def _is_settled(copy: _Copy, copied: Stored | None, fresh: Collection[str]) -> bool:
+    """Whether the new index has the product as it is, with codes of its text or as pending as it would be."""
+    is_there = copied is not None and is_copy(copy.product.source, copied.source)
+    return is_there and (copy.product.id in fresh or copy.codes.reason is not None)
 
 
 def is_copy(source: Mapping[str, Any], copied: Mapping[str, Any]) -> bool:
