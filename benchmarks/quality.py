@@ -246,7 +246,7 @@ def _left_out(encoder: Path | None, console: Console) -> Sequence[ArmName]:
     try:
         check_checkpoint(encoder or packaged_encoder())
     except ExtraMissingError as error:
-        console.print(f"The dense rivals are left out. {error}", soft_wrap=True)
+        console.print(f"The dense rivals are left out. {error}", soft_wrap=True, markup=False)
         return DENSE_ARMS
     return ()
 
