@@ -15,6 +15,9 @@ from gram_plugin.errors import DecodeError, GramError, OverloadError
 
 _log = logging.getLogger(__name__)
 
+STOP_S = 10.0
+"""How long the batch that runs may take to end; a model that hangs never does."""
+
 Outcome = list[ScoredCode] | DecodeError
 """What one text of a batch ends in."""
 
@@ -45,6 +48,7 @@ class Batcher:
         limit: most codes per text.
         newest_first: the text that came last goes first. For callers who wait only for a moment: when more comes
             than the model can read, the oldest text has always just become too late, and the newest never has.
+        stop_s: seconds after which a stop leaves the batch that runs to itself.
     """
 
     def __init__(
@@ -56,6 +60,7 @@ class Batcher:
         max_queue: int,
         limit: int = MAX_CODES,
         newest_first: bool = False,
+        stop_s: float = STOP_S,
     ) -> None:
         self._generator = generator
         self._max_batch = max_batch if _reads_together(generator) else 1
@@ -63,6 +68,7 @@ class Batcher:
         self._max_queue = max_queue
         self._limit = limit
         self._newest_first = newest_first
+        self._stop_s = stop_s
         self._queue: dict[_Job, None] = {}  # insertion order is arrival order; removal costs O(1)
         self._changed = asyncio.Event()
         self._executor: ThreadPoolExecutor | None = None
@@ -90,17 +96,25 @@ class Batcher:
             self._task = asyncio.create_task(self._run(self._executor), name="gram-batcher")
 
     async def stop(self) -> None:
-        """Fails what waits, lets the batch that runs end, and leaves no task and no thread behind."""
+        """Fails what waits, lets the batch that runs end, and leaves no task behind; no thread but one that hangs."""
         task, executor = self._task, self._executor
         self._task = self._executor = None
         for job in list(self._queue):
             _settle(job, _stopped())
         self._queue.clear()
         self._changed.set()
-        if task is not None:
-            await task
+        ended = task is None or await self._ended(task)
         if executor is not None:
-            executor.shutdown()  # its one thread is idle now, so this does not block the loop
+            executor.shutdown(wait=ended)  # once the batch has ended the one thread is idle: the loop is not blocked
+
+    async def _ended(self, task: asyncio.Task[None]) -> bool:
+        try:
+            async with asyncio.timeout(self._stop_s):
+                await task
+        except TimeoutError:
+            _log.error("the model did not end within %g s, its thread is left to itself", self._stop_s)
+            return False
+        return True
 
     async def codes(self, text: str, role: Role) -> list[ScoredCode]:
         """Ranked codes of one rendered text.

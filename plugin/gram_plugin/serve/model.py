@@ -58,19 +58,19 @@ class Model:
         if self.batcher is not None:
             await self.batcher.start()
 
-    async def warm_up(self) -> None:
+    async def warm_up(self, limit_s: float = WARM_UP_S) -> None:
         """Decodes once, so that the first search does not pay for what is done only once.
 
         Raises:
             GramError: the model failed.
-            TimeoutError: it took longer than `WARM_UP_S`.
+            TimeoutError: it took longer than `limit_s`.
         """
         if self.batcher is not None:
-            async with asyncio.timeout(WARM_UP_S):
+            async with asyncio.timeout(limit_s):
                 await self.batcher.codes("warm up", Role.QUERY)
 
     async def stop(self) -> None:
-        """Cancels what is still being decoded, and leaves no task and no thread behind."""
+        """Cancels what is still being decoded, and leaves no task behind; no thread but one that hangs."""
         await self.query_codes.close()
         if self.batcher is not None:
             await self.batcher.stop()

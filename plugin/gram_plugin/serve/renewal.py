@@ -6,7 +6,7 @@ import asyncio
 import gc
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from pathlib import Path
 from gram_plugin.contract.codes import Generator
 from gram_plugin.errors import GramError
 from gram_plugin.serve.health import ShimMetrics
-from gram_plugin.serve.model import Model, Serving
+from gram_plugin.serve.model import WARM_UP_S, Model, Serving
 
 LOG = logging.getLogger(__name__)
 
@@ -60,13 +60,24 @@ class Renewal:
         serving: the model that serves.
         metrics: counts every attempt.
         check_s: seconds from one look at the folder to the next; 0 never looks without being asked.
+        warm_up_s: longest that a new model may take for its first text.
     """
 
-    def __init__(self, source: Source, serving: Serving, metrics: ShimMetrics, *, check_s: float) -> None:
+    def __init__(
+        self,
+        source: Source,
+        serving: Serving,
+        metrics: ShimMetrics,
+        *,
+        check_s: float,
+        warm_up_s: float = WARM_UP_S,
+    ) -> None:
         self._source = source
         self._serving = serving
         self._metrics = metrics
         self._check_s = check_s
+        self._warm_up_s = warm_up_s
+        self._ending: set[asyncio.Task[None]] = set()
         self._served = trace_of(source.bundle)
         self._before = self._served
         self._asked = asyncio.Event()
@@ -80,8 +91,14 @@ class Renewal:
             self._loop.call_soon_threadsafe(self._asked.set)
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Until cancelled; the models that it replaced have ended then."""
         self._loop = asyncio.get_running_loop()
+        try:
+            await self._watch()
+        finally:
+            await asyncio.gather(*self._ending, return_exceptions=True)
+
+    async def _watch(self) -> None:
         while True:
             asked = await self._wait()
             try:
@@ -121,16 +138,28 @@ class Renewal:
             self._refuse(error)
             return
         try:
-            await model.warm_up()
+            await model.warm_up(self._warm_up_s)
         except BaseException as error:
-            await model.stop()
+            self._beside(model.stop())
             if not isinstance(error, GramError | TimeoutError):
                 raise
-            self._refuse(error)
+            late = f"it did not decode a text within {self._warm_up_s:g} s"
+            self._refuse(late if isinstance(error, TimeoutError) else error)
             return
-        await self._take(model)
+        self._take(model)
 
-    async def _take(self, model: Model) -> None:
+    def _beside(self, ending: Coroutine[None, None, None]) -> None:
+        """Lets a model end while the watch goes on: one that hangs must not keep the next from being taken."""
+        task = asyncio.create_task(ending)
+        self._ending.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._ending.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            LOG.error("a model did not end as it should: %r", task.exception())
+
+    def _take(self, model: Model) -> None:
         old = self._serving.model.generation
         self._metrics.bundles.labels("taken").inc()
         self._metrics.breaker.set(False)
@@ -142,9 +171,9 @@ class Renewal:
                 old,
                 model.generation,
             )
-        await self._serving.replace(model)
+        self._beside(self._serving.replace(model))
 
-    def _refuse(self, error: Exception) -> None:
+    def _refuse(self, error: Exception | str) -> None:
         self._metrics.bundles.labels("refused").inc()
         LOG.error("the new bundle cannot be used, the old one serves on: %s", error)
 

@@ -263,6 +263,22 @@ async def test_stop_fails_what_waits_finishes_what_runs_and_leaves_nothing_behin
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
+async def test_a_batch_that_hangs_does_not_hold_the_stop(caplog: pytest.LogCaptureFixture) -> None:
+    """After its time the batch is left to itself, its caller has an answer, and the log tells it."""
+    generator = RecordingGenerator(held=True)
+    batcher = Batcher(generator, max_batch=1, max_wait_ms=0, max_queue=10, stop_s=0.05)
+    await batcher.start()
+    hanging = asyncio.create_task(batcher.codes("hanging", Role.PRODUCT))
+    await until(generator.entered.is_set)
+    await batcher.stop()
+    with pytest.raises(DecodeError, match="the worker ended"):
+        await hanging
+    generator.gate.set()
+    said = [record.getMessage() for record in caplog.records]
+    assert said == ["the model did not end within 0.05 s, its thread is left to itself"]
+    await until(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("gram-batch")])
+
+
 async def test_calls_before_start_and_after_stop_are_refused() -> None:
     """A batcher that does not run says so at once; stop without start and a second stop do nothing."""
     batcher = Batcher(RecordingGenerator(), max_batch=1, max_wait_ms=0, max_queue=1)

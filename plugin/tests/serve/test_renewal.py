@@ -12,9 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from gram_plugin.errors import BundleError, DecodeError
-from gram_plugin.serve.renewal import trace_of
+from gram_plugin.serve.deadline import Deadline
+from gram_plugin.serve.health import ShimMetrics
+from gram_plugin.serve.model import Model, Serving
+from gram_plugin.serve.renewal import Renewal, Source, trace_of
 from gram_plugin.serve.settings import ShimSettings
 from gram_plugin.serve.shim import create_shim
 
@@ -155,6 +159,69 @@ async def test_a_bundle_that_cannot_be_used_changes_nothing(
     await shim.until('gram_bundles_total{outcome="refused"} 1.0')
     assert (await shim.search()).status_header == "applied"
     assert [record.levelname for record in caplog.records if "old one serves on" in record.getMessage()] == ["ERROR"]
+
+
+@pytest.fixture
+async def renewed(bundles: Bundles) -> Any:
+    """Starts the renewal of a shim that serves the published bundle; a new model has half a second for a text."""
+    tasks = []
+
+    async def start() -> tuple[Renewal, Serving, CollectorRegistry]:
+        registry = CollectorRegistry()
+        metrics = ShimMetrics(registry)
+        settings = ShimSettings(upstream_url="http://h")
+
+        def make(generator: Any) -> Model:
+            return Model.of(generator, settings, metrics)
+
+        serving = Serving(make(bundles.open()))
+        await serving.model.start()
+        source = Source(bundles.path, bundles.open, make)
+        renewal = Renewal(source, serving, metrics, check_s=0, warm_up_s=0.5)
+        tasks.append((asyncio.create_task(renewal.run()), serving))
+        return renewal, serving, registry
+
+    yield start
+    for task, serving in tasks:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await serving.model.stop()
+
+
+@pytest.mark.parametrize("hangs", ["new", "old"])
+async def test_a_model_that_hangs_keeps_no_other_from_being_taken(
+    renewed: Any, bundles: Bundles, fake_generator: Any, hangs: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A new one that hangs in its first text is refused, counted and told; behind it and an old one others come."""
+    gate = threading.Event()
+    old = bundles.next = fake_generator(gate=gate if hangs == "old" else None)
+    renewal, serving, registry = await renewed()
+    try:
+        held = asyncio.create_task(serving.model.query_codes.codes("sofa", Deadline.after(20_000)))
+        await until(lambda: bool(old.texts))
+        for generation in ("g2", "g3"):
+            stuck = hangs == "new" and generation == "g2"
+            bundles.publish(generation, fake_generator(generation=generation, gate=gate if stuck else None))
+            renewal.ask()
+            await until(lambda: bool(refused(registry)) if stuck else serving.model.generation == generation)  # noqa: B023
+    finally:
+        gate.set()
+    await asyncio.gather(held, return_exceptions=True)
+    told = [record.getMessage().endswith("within 0.5 s") for record in caplog.records if record.levelname == "ERROR"]
+    count = float(hangs == "new")
+    assert (serving.model.generation, refused(registry), told) == ("g3", count, [True] * int(count))
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Lets other tasks run until the condition holds."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - there is no event to wait on
+            await asyncio.sleep(0)
+
+
+def refused(registry: CollectorRegistry) -> float:
+    """How many bundles were refused."""
+    return registry.get_sample_value("gram_bundles_total", {"outcome": "refused"}) or 0.0
 
 
 async def test_a_bundle_that_was_refused_is_tried_again_when_it_changes(
