@@ -205,6 +205,20 @@ QUERIES: dict[str, tuple[dict[str, Any], Fits]] = {
         {"simple_query_string": {"query": "+red +shoe -boot", "fields": ["title"]}},
         lambda p: "boot" not in p.source["title"].split(),
     ),
+    "syntax in parentheses": (
+        {
+            "simple_query_string": {
+                "query": "(red shoe -boot) (-kids)",
+                "fields": ["title"],
+                "minimum_should_match": "100%",
+            }
+        },
+        lambda p: not {"boot", "kids"} & set(p.source["title"].split()),
+    ),
+    "negated group": (
+        {"query_string": {"query": "red OR shoe AND NOT(boot AND kids)", "default_field": "title"}},
+        lambda p: not {"boot", "kids"} <= set(p.source["title"].split()),
+    ),
     "named": (
         {"bool": {"must": MATCH, "filter": [{"term": {"brand": {"value": "acme", "_name": "brand"}}}]}},
         acme,

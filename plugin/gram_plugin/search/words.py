@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gram_plugin.contract.text import MAX_QUERY_CHARS
+from gram_plugin.search.querystring import SYNTAX_QUERIES, negations
 
 Body = dict[str, Any]
 
@@ -20,9 +21,11 @@ MAX_DEPTH = 50
 MAX_TEXT_CHARS = 4 * MAX_QUERY_CHARS
 """What lies behind is not looked at: no model reads so far, and the work on one text stays bounded."""
 
+MAX_EXCLUDED = 16
+"""A query string that excludes more parts binds as it is: each part costs as many clauses as it has fields."""
+
 FIELD_QUERIES = frozenset({"match", "match_phrase", "match_phrase_prefix", "match_bool_prefix"})
 _TEXT_QUERIES = frozenset({"multi_match", "combined_fields"})
-_SYNTAX_QUERIES = frozenset({"query_string", "simple_query_string"})
 _WRAPPERS: Mapping[str, str] = {
     "function_score": "query",
     "script_score": "query",
@@ -33,11 +36,9 @@ _WRAPPERS: Mapping[str, str] = {
 """Compound queries with one scoring part, and the key that holds it."""
 
 # Clients write these texts, so every pattern is linear: what fails at one place is not scanned again from the next.
-_GROUP = r"\((?:[^()]++|\([^()]*+\))*+\)"
-_NEGATED = re.compile(rf'(?:(?<!\S)[-!]|\bNOT\s++)(?:"[^"]*+"|{_GROUP}|\S++)')
 _FIELD_PREFIX = re.compile(r"[\w.*]:(?=\S)")
 _RANGE_WORD = re.compile(r"\bTO\b")
-_OPERATORS = re.compile(r'\b(?:AND|OR|NOT)\b|&&|\|\||(?<!\S)[+-]|[~^][0-9.]*|["()|*?\\]')
+_OPERATORS = re.compile(r'\b(?:AND|OR|NOT)\b|&&|\|\||(?<![^\s(])[+-]|[~^][0-9.]*|["()|*?\\]')
 _MATCH_ALL: Body = {"match_all": {}}
 
 _FUNCTIONS = frozenset(
@@ -74,7 +75,7 @@ class WordQuery:
     def wanted(self) -> str:
         """The text with its quotes, without what operators negate."""
         raw = (_raw_text(self.kind, self.inner) or "")[:MAX_TEXT_CHARS]
-        return _NEGATED.sub(" ", raw) if self.kind in _SYNTAX_QUERIES else raw
+        return negations(self.kind, raw).kept if self.kind in SYNTAX_QUERIES else raw
 
 
 def find_query_text(body: Mapping[str, Any]) -> str | None:
@@ -147,7 +148,7 @@ def _all_word_queries(queries: Any, depth: int, nested: tuple[str, ...]) -> list
 def _leaf_text(kind: str, inner: Any) -> str | None:
     """The stripped text of a full-text leaf; None for every other query and for a text of no words."""
     text = _raw_text(kind, inner)
-    return _without_syntax(text[:MAX_TEXT_CHARS]) if text and kind in _SYNTAX_QUERIES else text
+    return _without_syntax(kind, text[:MAX_TEXT_CHARS]) if text and kind in SYNTAX_QUERIES else text
 
 
 def _raw_text(kind: str, inner: Any) -> str | None:
@@ -156,7 +157,7 @@ def _raw_text(kind: str, inner: Any) -> str | None:
     if kind in FIELD_QUERIES and len(inner) == 1:
         (value,) = inner.values()
         return _plain(value.get("query") if isinstance(value, Mapping) else value)
-    return _plain(inner.get("query")) if kind in _TEXT_QUERIES | _SYNTAX_QUERIES else None
+    return _plain(inner.get("query")) if kind in _TEXT_QUERIES | SYNTAX_QUERIES else None
 
 
 def _plain(value: Any) -> str | None:
@@ -165,11 +166,11 @@ def _plain(value: Any) -> str | None:
     return str(value).strip() or None
 
 
-def _without_syntax(text: str) -> str | None:
+def _without_syntax(kind: str, text: str) -> str | None:
     """The words of a query_string: operators and what they negate removed; None if it names fields or ranges."""
     if _FIELD_PREFIX.search(text) or _has_range(text) or text.rfind("/") - text.find("/") > 1:
         return None
-    return " ".join(_OPERATORS.sub(" ", _NEGATED.sub(" ", text)).split()) or None
+    return " ".join(_OPERATORS.sub(" ", negations(kind, text).kept).split()) or None
 
 
 def _has_range(text: str) -> bool:
@@ -216,12 +217,19 @@ def _is_words(kind: str, inner: Any, asked: _Asked) -> bool:
 
 
 def _exclusion(kind: str, inner: Mapping[str, Any]) -> Body | None:
-    """What a leaf of words excludes, such as `-used` in a query string; None if nothing."""
-    negated = _NEGATED.findall(_raw_text(kind, inner) or "") if kind in _SYNTAX_QUERIES else []
-    if not negated:
+    """What a leaf of words excludes, such as `-used` in a query string; None if nothing, all of it if that is unclear.
+
+    Each part stands alone, without `minimum_should_match`: that counts the words of the whole text.
+    """
+    if kind not in SYNTAX_QUERIES:
         return None
-    parts = " ".join(re.sub(r"^(?:[-!]|NOT\s+)", "", part) for part in negated)
-    return {"bool": {"must_not": [{kind: {**_whole(inner), "query": parts, "default_operator": "or"}}]}}
+    found = negations(kind, _raw_text(kind, inner) or "")
+    whole = _whole(inner)
+    if not found.clear or len(found.excluded) > MAX_EXCLUDED:
+        return {kind: whole}
+    options = {key: value for key, value in whole.items() if key != "minimum_should_match"}
+    parts = [{kind: {**options, "query": part}} for part in found.excluded]
+    return {"bool": {"must_not": parts}} if parts else None
 
 
 def _relaxed_wrapper(kind: str, inner: Mapping[str, Any], asked: _Asked, depth: int) -> Body | None:

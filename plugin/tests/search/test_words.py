@@ -115,7 +115,7 @@ BAD_FOR_PATTERNS = [
         "/ ",
         "~1",
     ),
-    *(" ", "\\", "+ - ", "x"),
+    *(" ", "\\", "+ - ", "x", "!(", '\\"', '-"\\', "NOT(", "-a ", "^", "|-"),
 ]
 
 
@@ -157,6 +157,22 @@ BOTH = {"bool": {"filter": [SHOP, SHOP_ID]}}
 def test_a_must_on_one_field_binds_beside_a_search_in_several(query: dict[str, Any], bound: list[Any]) -> None:
     """A shop or a number that the shopper's words name too is still a restriction; other ways to match are none."""
     assert demands(query, "acme 5 port hub") == bound
+
+
+@pytest.mark.parametrize("kind", ["query_string", "simple_query_string"])
+@pytest.mark.parametrize("text", ["sofa -used -broken", "sofa (-used) -broken", "(sofa -used -broken)"])
+def test_each_excluded_part_binds_by_itself(kind: str, text: str) -> None:
+    """A product with any one of them is kept out, however many of the words must match."""
+    query = {kind: {"query": text, "minimum_should_match": "100%", "fields": ["title"]}}
+    excluded = [{kind: {"query": part, "fields": ["title"]}} for part in ("used", "broken")]
+    assert demands(query, "sofa") == [{"bool": {"must_not": excluded}}]
+
+
+@pytest.mark.parametrize("text", ["sofa -(used broken", "sofa --used", 'sofa -"as new', "sofa" + " -x" * 17])
+def test_an_unclear_or_long_exclusion_binds_as_it_is(text: str) -> None:
+    """Where it is not understood what a sign excludes, or too much is, nothing of the query string is dropped."""
+    query = {"simple_query_string": {"query": text}}
+    assert demands(query, "sofa used broken as new") == [query]
 
 
 STOCKED = {"filter": {"term": {"in_stock": True}}, "weight": 10}
