@@ -59,6 +59,7 @@ class Renewal:
         source: the bundle.
         serving: the model that serves.
         metrics: counts every attempt.
+        opened: trace of the bundle from before the model that serves was opened; None where there was no bundle.
         check_s: seconds from one look at the folder to the next; 0 never looks without being asked.
         warm_up_s: longest that a new model may take for its first text.
     """
@@ -69,6 +70,7 @@ class Renewal:
         serving: Serving,
         metrics: ShimMetrics,
         *,
+        opened: Trace | None,
         check_s: float,
         warm_up_s: float = WARM_UP_S,
     ) -> None:
@@ -78,7 +80,7 @@ class Renewal:
         self._check_s = check_s
         self._warm_up_s = warm_up_s
         self._ending: set[asyncio.Task[None]] = set()
-        self._served = trace_of(source.bundle)
+        self._served = opened
         self._before = self._served
         self._asked = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None

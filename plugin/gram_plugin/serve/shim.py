@@ -34,7 +34,7 @@ from gram_plugin.serve.health import Health, ShimMetrics
 from gram_plugin.serve.http import RelayedResponse, Upstream, raw_target, upstream_error
 from gram_plugin.serve.indices import Indices
 from gram_plugin.serve.model import Model, Serving
-from gram_plugin.serve.renewal import Renewal, Source
+from gram_plugin.serve.renewal import Renewal, Source, Trace
 from gram_plugin.serve.rewriting import Rewriter
 from gram_plugin.serve.searches import (
     MODE_HEADER,
@@ -76,6 +76,7 @@ def create_shim(
     generator: Generator | None,
     *,
     reopen: Callable[[], Generator] | None = None,
+    opened: Trace | None = None,
     clock: Clock = time.monotonic,
 ) -> Starlette:
     """The shim as an ASGI app; without a generator it is a proxy that says `degraded; reason=no-model`.
@@ -84,10 +85,11 @@ def create_shim(
         settings: where OpenSearch is, and the bounds.
         generator: the model, called from one thread at a time.
         reopen: opens the bundle of the settings again when it has changed; without it the model stays.
+        opened: trace of the bundle from before `generator` was opened, so that a change since then is noticed.
         clock: seconds that never run backwards.
     """
     parts = _parts(settings, generator, clock)
-    shim, renewal = Shim(parts), _renewal(parts, reopen)
+    shim, renewal = Shim(parts), _renewal(parts, reopen, opened)
     rewriter = Rewriter(settings, parts.enricher, lambda: parts.switch.is_off, parts.metrics, clock)
     app = Starlette(
         routes=[*parts.health.routes(), rewriter.route()],
@@ -245,7 +247,7 @@ def _parts(settings: ShimSettings, generator: Generator | None, clock: Clock) ->
     return Parts(settings, upstream, serving, indices, enricher, switch, metrics, health, clock)
 
 
-def _renewal(parts: Parts, reopen: Callable[[], Generator] | None) -> Renewal | None:
+def _renewal(parts: Parts, reopen: Callable[[], Generator] | None, opened: Trace | None) -> Renewal | None:
     settings = parts.settings
     if settings.bundle is None or reopen is None:
         return None
@@ -254,7 +256,7 @@ def _renewal(parts: Parts, reopen: Callable[[], Generator] | None) -> Renewal | 
         return Model.of(generator, settings, parts.metrics, parts.clock)
 
     source = Source(settings.bundle, reopen, make)
-    return Renewal(source, parts.serving, parts.metrics, check_s=settings.bundle_check_s)
+    return Renewal(source, parts.serving, parts.metrics, opened=opened, check_s=settings.bundle_check_s)
 
 
 @asynccontextmanager

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -15,6 +16,9 @@ from gram_plugin.errors import BundleError, ConfigError, DecodeError
 from gram_plugin.search.query import Mode
 from gram_plugin.serve.settings import ShimSettings, variable
 from gram_plugin.serve.switch import turn_off, turn_on
+
+if TYPE_CHECKING:
+    from gram_plugin.serve.renewal import Trace
 
 LOG = logging.getLogger(__name__)
 
@@ -60,7 +64,8 @@ def _shim(
     for line in settings.lines():
         console.print(line)
     log_json_lines()
-    shim = create_shim(settings, open_model(settings), reopen=lambda: reopened(settings))
+    generator, opened = first_model(settings)
+    shim = create_shim(settings, generator, reopen=lambda: reopened(settings), opened=opened)
     run_program(shim, settings, console.print, shim.state.on_signal)
 
 
@@ -98,6 +103,19 @@ def reopened(settings: ShimSettings) -> Generator:
     if settings.bundle is None:
         raise ConfigError("no bundle is set", next_step="pass --bundle or set GRAM_BUNDLE")
     return OnnxGenerator.open(settings.bundle, threads=settings.threads)
+
+
+def first_model(
+    settings: ShimSettings, opening: Callable[[ShimSettings], Generator | None] | None = None
+) -> tuple[Generator | None, Trace | None]:
+    """What `opening`, else `open_model`, gives, and the trace of the bundle from before.
+
+    A bundle that changes while it is opened has another trace then, and is opened again.
+    """
+    from gram_plugin.serve.renewal import trace_of
+
+    opened = trace_of(settings.bundle) if settings.bundle else None
+    return (opening or open_model)(settings), opened
 
 
 def open_model(settings: ShimSettings) -> Generator | None:

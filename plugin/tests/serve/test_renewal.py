@@ -95,7 +95,8 @@ async def run(serve: Any, client: Any, opensearch_url: str, bundles: Bundles) ->
 
     async def start(**changed: Any) -> Running:
         settings = ShimSettings(upstream_url=opensearch_url, budget_ms=20_000, bundle=bundles.path, bundle_check_s=0)
-        app = create_shim(replace(settings, **changed), bundles.open(), reopen=bundles.open)
+        opened = trace_of(bundles.path)
+        app = create_shim(replace(settings, **changed), bundles.open(), reopen=bundles.open, opened=opened)
         actions = {number.name: act for number, act in app.state.on_signal.items()}
         return Running(await serve(app), actions[SIGHUP], client)
 
@@ -126,6 +127,17 @@ async def test_a_changed_link_is_noticed_by_itself(run: Any, bundles: Bundles, f
     opened = bundles.opened
     await shim.until('gram_bundles_total{outcome="taken"} 1.0')
     assert (opened, bundles.opened) == (2, 2)
+
+
+async def test_a_bundle_that_changes_while_the_shim_starts_is_taken(
+    serve: Any, client: Any, opensearch_url: str, bundles: Bundles, fake_generator: Any
+) -> None:
+    """What came between the opening of the first model and the first look is new, without a signal."""
+    settings = ShimSettings(upstream_url=opensearch_url, bundle=bundles.path, bundle_check_s=0.01)
+    opened, first = trace_of(bundles.path), bundles.open()
+    bundles.publish("second", fake_generator(generation="g2"))
+    app = create_shim(settings, first, reopen=bundles.open, opened=opened)
+    await Running(await serve(app), lambda: None, client).until_model("g2")
 
 
 async def test_an_index_of_the_old_generation_stays_lexical_visibly(
@@ -177,7 +189,7 @@ async def renewed(bundles: Bundles) -> Any:
         serving = Serving(make(bundles.open()))
         await serving.model.start()
         source = Source(bundles.path, bundles.open, make)
-        renewal = Renewal(source, serving, metrics, check_s=0, warm_up_s=0.5)
+        renewal = Renewal(source, serving, metrics, opened=trace_of(bundles.path), check_s=0, warm_up_s=0.5)
         tasks.append((asyncio.create_task(renewal.run()), serving))
         return renewal, serving, registry
 
@@ -254,7 +266,7 @@ async def test_a_shim_without_a_usable_bundle_gets_one_later(
 ) -> None:
     """A plain proxy becomes a shim with codes when its bundle is there."""
     settings = ShimSettings(upstream_url=opensearch_url, budget_ms=20_000, bundle=bundles.path, bundle_check_s=0.01)
-    app = create_shim(settings, None, reopen=bundles.open)
+    app = create_shim(settings, None, reopen=bundles.open, opened=trace_of(bundles.path))
     shim = Running(await serve(app), lambda: None, client)
     before = await shim.search()
     bundles.publish("second", fake_generator())

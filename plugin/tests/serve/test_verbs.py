@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from gram_plugin.errors import BundleError, ConfigError
+from gram_plugin.serve.renewal import trace_of
 from gram_plugin.serve.settings import ShimSettings
-from gram_plugin.serve.verbs import open_model
+from gram_plugin.serve.verbs import first_model, open_model
 
 TINY = Path(__file__).parents[1] / "decode/tiny_bundle"
 
@@ -121,6 +122,19 @@ async def test_a_signal_that_comes_while_the_model_loads_is_heeded(client: Any, 
     process.send_signal(signal.SIGTERM)
     await process.communicate()
     assert process.returncode == 0
+
+
+def test_the_trace_of_the_first_model_is_from_before_it_was_opened(tmp_path: Path, fake_generator: Any) -> None:
+    """A bundle that changes while it is read does not count as the one that serves."""
+    settings = ShimSettings(upstream_url="http://h", bundle=tmp_path)
+    before, generator = trace_of(tmp_path), fake_generator()
+
+    def opening(_: ShimSettings) -> Any:
+        (tmp_path / "manifest.json").write_text("{}")
+        return generator
+
+    assert first_model(settings, opening) == (generator, before)
+    assert before != trace_of(tmp_path)
 
 
 def test_a_required_model_is_required(tmp_path: Path) -> None:
