@@ -135,8 +135,9 @@ class Backfill:
     def _begin(self, position: Position, shards: Sequence[Shard]) -> Position:
         """The round that is open in a shard that is still there, else the next."""
         known = {shard.key: position.shards[shard.key] for shard in shards if shard.key in position.shards}
-        if any(reach.after < reach.until for reach in known.values()):
-            return replace(position, shards=known)
+        left = replace(position, shards=known)
+        if left.is_open:
+            return left
         begun: dict[str, Reach] = {}
         for shard in shards:
             after = known[shard.key].until if shard.key in known else -1

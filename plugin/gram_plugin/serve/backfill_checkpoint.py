@@ -105,6 +105,11 @@ class Position:
     tally: Tally = field(default_factory=Tally)
     copied: Mapping[str, int] = field(default_factory=dict)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a round has begun and not ended."""
+        return any(reach.after < reach.until for reach in self.shards.values())
+
 
 class BackfillCheckpoint:
     """One small JSON file, replaced whole after each page and removed at the end."""

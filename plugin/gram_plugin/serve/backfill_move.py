@@ -64,6 +64,8 @@ class Move:
 
     async def _fill(self, position: Position) -> Position:
         position = await self.copying.settle_all(position)
+        if position.is_open:  # by an interrupted run, perhaps long ago: it ends where the source was then
+            position = await self.copying.round(position)
         if not self.stop.is_set():
             position = await self._catch_up(position)
         if self.stop.is_set():
