@@ -104,21 +104,31 @@ def demands(query: Any, text: str | None) -> list[Body]:
     `must_not`, what a shopper excluded with `-word`, and any `must` that is about something else stay, in every
     wrapper; an optional `should` demands nothing. A `min_score` keeps its wrapper, and all of it where its score may
     come from the words. Where the words are searched in several fields, a `must` on one field is about something else,
-    as in `find_query_text`: a shop may bear the name of what is searched for. Empty
-    when the query is nothing but words. A query that holds none of the words binds as a whole.
+    as in `find_query_text`: a shop may bear the name of what is searched for. So is a `must` on one field for some of
+    the words, where another part is for all of them. Empty when the query is nothing but words. A query that
+    holds none of the words binds as a whole.
     """
     words = frozenset(_words(text or ""))
     broad = any(found.broad and words.issuperset(_words(found.text)) for found in word_queries(query))
-    relaxed = _relaxed(query, _Asked(words, broad), MAX_DEPTH)
+    held = any(words.issubset(_words(found.text)) for found in _word_queries(query, MAX_DEPTH, ()))
+    relaxed = _relaxed(query, _Asked(words, broad, held), MAX_DEPTH)
     return [] if relaxed is None else [relaxed]
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """The words of a query, whether it searches several fields for them, and whether a `must` is being looked at."""
+    """What is asked for, as far as it decides which parts are nothing but words.
+
+    Attributes:
+        words: the words of the query.
+        broad: whether it searches several fields for some of them.
+        held: whether one part searches for all of them.
+        required: whether a `must` is being looked at.
+    """
 
     words: frozenset[str]
     broad: bool
+    held: bool
     required: bool = False
 
 
@@ -208,12 +218,13 @@ def _relaxed(query: Any, asked: _Asked, depth: int) -> Body | None:
 
 def _is_words(kind: str, inner: Any, asked: _Asked) -> bool:
     """Whether a part looks for nothing but the words; of a text too long to be read that is not known."""
-    if kind in FIELD_QUERIES and asked.broad and asked.required:
-        return False
     text = _leaf_text(kind, inner)
     if not text or len(_raw_text(kind, inner) or "") > MAX_TEXT_CHARS:
         return False
-    return asked.words.issuperset(_words(text))
+    found = asked.words.intersection(_words(text))
+    if kind in FIELD_QUERIES and asked.required and (asked.broad or (asked.held and found < asked.words)):
+        return False
+    return found.issuperset(_words(text))
 
 
 def _exclusion(kind: str, inner: Mapping[str, Any]) -> Body | None:

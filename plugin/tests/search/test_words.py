@@ -159,6 +159,26 @@ def test_a_must_on_one_field_binds_beside_a_search_in_several(query: dict[str, A
     assert demands(query, "acme 5 port hub") == bound
 
 
+ALL = {"match": {"title": "HP notebook"}}
+HP = {"match_phrase": {"brand": "hp"}}
+
+
+@pytest.mark.parametrize(
+    ("query", "bound"),
+    [
+        ({"bool": {"must": [ALL, HP]}}, [HP]),
+        ({"bool": {"must": [{"bool": {"should": [ALL]}}, {"bool": {"must": HP}}]}}, [HP]),
+        ({"bool": {"must": [ALL, {"match": {"text": "notebook hp"}}]}}, []),
+        ({"bool": {"must": [{"match": {"title": "notebook"}}, HP]}}, []),
+        ({"bool": {"must": ALL, "should": [HP]}}, []),
+        ({"bool": {"must": {"dis_max": {"queries": [ALL, HP]}}}}, []),
+    ],
+)
+def test_a_must_for_some_of_the_words_binds_beside_a_part_for_all(query: dict[str, Any], bound: list[Any]) -> None:
+    """A brand that the shopper's words name too is a restriction; words that are searched apart are none."""
+    assert demands(query, "hp notebook") == bound
+
+
 @pytest.mark.parametrize("kind", ["query_string", "simple_query_string"])
 @pytest.mark.parametrize("text", ["sofa -used -broken", "sofa (-used) -broken", "(sofa -used -broken)"])
 def test_each_excluded_part_binds_by_itself(kind: str, text: str) -> None:
