@@ -165,7 +165,8 @@ def _worth(boost: float, name: str, parts: Sequence[WordQuery], phrases: Sequenc
 def _as_phrase(part: WordQuery, phrase: str) -> Body:
     """The phrase in the fields of a full-text part; `lenient`, for a field of numbers holds no phrase."""
     fields = _fields(part)
-    options = {"analyzer": part.inner["analyzer"]} if isinstance(part.inner.get("analyzer"), str) else {}
+    analyzer = _analyzer(part)
+    options = {} if analyzer is None else {"analyzer": analyzer}
     searched = {"fields": fields} if fields else {}
     query: Body = {"multi_match": {"query": phrase, "type": "phrase", **searched, "lenient": True, **options}}
     for path in reversed(part.nested):
@@ -179,6 +180,13 @@ def _fields(part: WordQuery) -> list[Any]:
         return list(part.inner)
     fields = part.inner.get("fields") or part.inner.get("default_field") or []
     return list(fields) if isinstance(fields, list) else [fields]
+
+
+def _analyzer(part: WordQuery) -> str | None:
+    """The analyzer that a part names; where its keys are fields, below its field."""
+    options = next(iter(part.inner.values())) if part.kind in FIELD_QUERIES else part.inner
+    named = options.get("analyzer") if isinstance(options, Mapping) else None
+    return named if isinstance(named, str) else None
 
 
 def _is_one_thing(text: str, things: Collection[str]) -> bool:

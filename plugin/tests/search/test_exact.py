@@ -156,6 +156,15 @@ def test_one_field_a_default_and_an_analyzer_are_kept() -> None:
     ]
     field = {"query_string": {"query": "802749", "default_field": "sku"}}
     assert exact_clauses(field, None, 10.0) == [part("gram:exact:802749", match)]
+    own = {"multi_match": {**looked, "fields": ["sku"], "analyzer": "simple"}}
+    assert exact_clauses({"match": {"sku": leaf}}, None, 10.0) == [part("gram:exact:802749", own)]
+
+
+def test_a_field_called_analyzer_names_none() -> None:
+    """What stands under a field's name is its text."""
+    looked = {"multi_match": {"query": "802749", "type": "phrase", "fields": ["analyzer"], "lenient": True}}
+    for inner in ("802749", {"query": "802749"}):
+        assert exact_clauses({"match": {"analyzer": inner}}, None, 10.0) == [part("gram:exact:802749", looked)]
 
 
 def test_the_parts_stay_few_where_fields_are_many() -> None:
