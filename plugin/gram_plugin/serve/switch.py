@@ -26,6 +26,7 @@ class Switch:
         self._off_file = off_file
         self._signalled = False
         self._noticed = False
+        self._there = False
 
     @property
     def is_off(self) -> bool:
@@ -47,9 +48,10 @@ class Switch:
 
     def _by_file(self) -> bool:
         try:
-            return self._off_file is not None and self._off_file.exists()
+            self._there = self._off_file is not None and self._off_file.exists()
         except OSError:  # a folder that cannot be looked into: what held before still holds
-            return self._noticed and not self._signalled
+            LOG.debug("the switch file %s cannot be looked for", self._off_file)
+        return self._there
 
     def _tell(self, by_file: bool) -> None:
         by = f"file {self._off_file}" if by_file else "signal"

@@ -51,6 +51,32 @@ def test_a_file_that_cannot_be_looked_for_changes_nothing(tmp_path: Path) -> Non
     assert not Switch(file).is_off
 
 
+def test_signals_act_while_the_file_cannot_be_looked_for(tmp_path: Path) -> None:
+    """Off by a signal ends with the other signal; a file that was there counts until it is seen to be gone."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    file = folder / "off"
+    switch, found = Switch(file), []
+
+    def hide() -> None:  # a name that is too long cannot be looked for, whoever asks: a right could be root's
+        folder.rmdir()
+        folder.symlink_to("x" * 300)
+
+    def show() -> None:
+        folder.unlink()
+        folder.mkdir()
+
+    for act in (hide, switch.off, switch.on, show, file.touch):
+        act()
+        found.append(switch.is_off)
+    file.unlink()
+    hide()
+    found.append(switch.is_off)
+    show()
+    found.append(switch.is_off)
+    assert found == [False, True, False, False, True, True, False]
+
+
 def test_turning_is_told_once(tmp_path: Path) -> None:
     """The file is made and removed; a second time says that nothing was to be done."""
     file = tmp_path / "off"
