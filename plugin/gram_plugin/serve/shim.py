@@ -54,6 +54,8 @@ from gram_plugin.serve.templates import Templates
 LOG = logging.getLogger(__name__)
 
 CODES_HEADER = b"x-gram-codes"
+MAX_CODES_HEADER_BYTES = 2000
+"""A proxy in front makes a 502 of headers that are larger than its buffer; `ext.gram` has every code."""
 
 
 @dataclass(frozen=True)
@@ -206,9 +208,15 @@ def _headers(
 
 
 def _shown_codes(decision: Decision) -> bytes:
-    """`type=sofa|colour=red;p=0.930, type=sofa;p=0.800`, percent-encoded where ASCII ends."""
-    shown = (f"{quote(scored.code.text, safe='=|%')};p={scored.probability:.3f}" for scored in decision.codes)
-    return ", ".join(shown).encode("ascii")
+    """`type=sofa|colour=red;p=0.930, type=sofa;p=0.800`, percent-encoded where ASCII ends; the best that have room."""
+    shown = b""
+    for scored in decision.codes:
+        code = f"{quote(scored.code.text, safe='=|%')};p={scored.probability:.3f}".encode("ascii")
+        longer = b", ".join([shown, code]) if shown else code
+        if len(longer) > MAX_CODES_HEADER_BYTES:
+            break
+        shown = longer
+    return shown
 
 
 def _line(

@@ -16,6 +16,7 @@ import aiohttp
 import pytest
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from gram_plugin.contract.codes import Attribute, Code, ScoredCode
 from gram_plugin.errors import DecodeError
 from gram_plugin.search.query import ClauseSettings, Mode, enrich
 from gram_plugin.serve.settings import ShimSettings
@@ -505,6 +506,18 @@ async def test_explain_names_the_codes(client: Any, url: str) -> None:
     """`ext.gram.explain` gives codes and probabilities in a header."""
     got = await client.search(url + "/shop/_search", {**LEXICAL, "ext": {"gram": {"explain": True}}})
     assert got.header(b"x-gram-codes") == b"type=sofa;p=0.800"
+
+
+async def test_the_header_of_codes_is_bounded(
+    client: Any, serve: Any, settings: ShimSettings, fake_generator: Any
+) -> None:
+    """The best codes that fit whole into 2 KB; proxies refuse larger headers, and `ext.gram` has them all."""
+    codes = [ScoredCode(Code.of([Attribute("type", f"söfa-{number:03}-" + "x" * 130)]), 0.9) for number in range(64)]
+    url = await serve(create_shim(settings, fake_generator(codes=codes)))
+    got = await client.search(url + "/shop/_search", {**LEXICAL, "ext": {"gram": {"explain": True}}})
+    shown = [f"type=s%C3%B6fa-{number:03}-{'x' * 130};p=0.900" for number in range(12)]
+    assert got.header(b"x-gram-codes") == ", ".join(shown).encode()
+    assert len(json.loads(got.body)["ext"]["gram"]["codes"]) == settings.max_codes
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 429])
