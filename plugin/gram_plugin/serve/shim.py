@@ -146,7 +146,8 @@ class Shim:
     async def _items(self, request: Request, target: Target, text: bytes, arrived_s: float) -> list[Item]:
         wishes = self._wishes(request)
         if target.kind.is_template and not self._parts.switch.is_off:
-            templates = Templates(self._parts.upstream, self._parts.clock)
+            has_model = bool(self._parts.serving.model.generation)
+            templates = Templates(self._parts.upstream, self._parts.clock, has_model=has_model)
             return await templates.items_of(text, target, wishes, request.headers.raw, arrived_s)
         return await beside_others(len(text), lambda: items_of(text, target, wishes))
 

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from gram_plugin.errors import SearchError
+from gram_plugin.search.query import Mode
 from gram_plugin.serve.bodies import beside_others, read_plainly
 from gram_plugin.serve.deadline import Clock, Deadline
 from gram_plugin.serve.http import Headers, Upstream
@@ -31,6 +32,7 @@ MAX_TEMPLATES = 64
 MAX_RENDERED_BYTES = 4_000_000
 
 _JSON = (b"content-type", b"application/json")
+_EXTENSION = b"gram"
 _OF_THE_TEMPLATE = ("id", "source", "inline", "file", "params")
 """Keys of a template request that say what is searched for; the others say how the answer looks."""
 
@@ -41,11 +43,13 @@ class Templates:
     Args:
         upstream: renders them, on behalf of the caller.
         clock: seconds that never run backwards.
+        has_model: whether there is a model that could give codes.
     """
 
-    def __init__(self, upstream: Upstream, clock: Clock = time.monotonic) -> None:
+    def __init__(self, upstream: Upstream, clock: Clock = time.monotonic, *, has_model: bool = True) -> None:
         self._upstream = upstream
         self._clock = clock
+        self._has_model = has_model
 
     async def items_of(
         self, body: bytes, target: Target, wishes: Wishes, headers: Headers, since_s: float
@@ -65,6 +69,7 @@ class Templates:
     async def _item(self, line: Line, target: Target, wishes: Wishes, headers: Headers, deadline: Deadline) -> Item:
         try:
             template = read_json(line.body)
+            self._require_use(template, line.body, wishes)
             async with asyncio.timeout(deadline.remaining_s):
                 found = await self._rendered(line.body, headers)
             return await beside_others(len(found), lambda: item_from(line, template, found, target, wishes))
@@ -75,6 +80,15 @@ class Templates:
         except (SearchError, ValueError, RecursionError) as error:
             LOG.debug("a template could not be rendered: %r", error)
             return Item(line.head, line.body, off(Reason.TEMPLATE))
+
+    def _require_use(self, template: Mapping[str, Any], body: bytes, wishes: Wishes) -> None:
+        """A template that can get no codes is rendered only where an `ext.gram` may have to be taken out of it."""
+        if _EXTENSION in body or "id" in template or "source" not in template:
+            return
+        if wishes.mode is Mode.OFF:
+            raise NotEnriched(off(Reason.MODE))
+        if not self._has_model:
+            raise NotEnriched(degraded(Reason.NO_MODEL))
 
     async def _rendered(self, template: bytes, headers: Headers) -> bytes:
         """What OpenSearch makes of a template; its own refusals come again when the search itself is sent."""

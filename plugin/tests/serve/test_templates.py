@@ -115,6 +115,41 @@ async def test_a_slow_rendering_does_not_hold_the_search(
     assert (got.status_header, json.loads(searched(opensearch)[0].body)) == ("degraded; reason=late", TEMPLATE)
 
 
+INLINE = {"source": LEXICAL, "params": {}}
+WISHING = {"source": {**LEXICAL, "ext": {"gram": {"query": "sofa"}}}}
+
+
+@pytest.mark.parametrize(
+    ("template", "has_model", "mode", "status", "asked"),
+    [
+        (INLINE, True, "rerank", "applied", 1),
+        (INLINE, False, "rerank", "degraded; reason=no-model", 0),
+        (INLINE, True, "off", "off; reason=mode", 0),
+        (WISHING, False, "rerank", "degraded; reason=no-model", 1),
+        (TEMPLATE, False, "rerank", "degraded; reason=no-model", 1),
+        (TEMPLATE, True, "off", "off; reason=mode", 1),
+    ],
+)
+async def test_what_can_get_no_codes_is_rendered_only_for_its_extension(
+    client: Any,
+    serve: Any,
+    settings: ShimSettings,
+    opensearch: Any,
+    found: Any,
+    model: Any,
+    template: Any,
+    has_model: bool,
+    mode: str,
+    status: str,
+    asked: int,
+) -> None:
+    """Without a model or a mode no request is spent, unless the template holds `ext.gram` or may hold it unseen."""
+    opensearch.answer = rendering(found, LEXICAL)
+    url = await serve(create_shim(settings, model if has_model else None))
+    got = await client.search(url + "/shop/_search/template", template, x_gram_mode=mode)
+    assert (got.status_header, len(rendered(opensearch))) == (status, asked)
+
+
 async def test_many_templates_are_bounded(client: Any, url: str, opensearch: Any, found: Any) -> None:
     """Of a long `_msearch/template` the first are rendered; the others stay byte for byte."""
     opensearch.answer = rendering(found, LEXICAL)
