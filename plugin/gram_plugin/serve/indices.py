@@ -1,7 +1,8 @@
 """What the shim knows of the indices that a search names: their model generation and λ, read from their mappings.
 
 Promise 5: a look-up is made with the credentials of the caller whose search needs it. What is kept are
-numbers and a generation; a caller without rights is refused by OpenSearch itself when the search arrives there.
+numbers and a generation; a caller without rights is refused by OpenSearch itself when the search arrives there,
+and one who is to be told what they give must have looked them up himself.
 """
 
 from __future__ import annotations
