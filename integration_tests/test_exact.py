@@ -113,13 +113,15 @@ def test_codes_still_order_the_bearers_and_the_rest(client: OpenSearch, index_na
     assert found == ["whole", "code-for-it", "headphones", "code-other-case", "other-case"]
 
 
-def test_a_measure_leaves_the_order_to_codes(client: OpenSearch, index_name: str) -> None:
-    """`64 gb` beside other words is no identifier: a code moves a product that says it otherwise."""
-    store(client, index_name, {"words": {"title": "usb stick 64 gb"}, "code": {"title": "usb memory"}})
-    assert order(answer(client, index_name, {"query": {"match": {"title": "usb 64 gb"}}}, Mode.RERANK)) == [
-        "code",
-        "words",
-    ]
+@pytest.mark.parametrize(
+    ("typed", "written"),
+    [("usb 64 gb", "usb stick 64 gb"), ("ddr4-3200 usb", "usb DDR4-3200"), ("usb 100000 mah", "usb bank 100000 mah")],
+)
+def test_a_measure_leaves_the_order_to_codes(client: OpenSearch, index_name: str, typed: str, written: str) -> None:
+    """A measure beside other words is no identifier: a code moves a product that says it otherwise."""
+    store(client, index_name, {"words": {"title": written}, "code": {"title": "usb memory"}})
+    found = answer(client, index_name, {"query": {"match": {"title": typed}}}, Mode.RERANK)
+    assert order(found) == ["code", "words"]
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,23 @@ _JOINERS = "-\u2010\u2011\u2012\u2013\uff0d_/.:+#"
 _APART = dict.fromkeys(map(ord, _JOINERS), " ")
 _SPACED = re.compile(r"[^\W\d_]{1,3}\s+\d{4,}[^\W\d_]?")
 _DIMENSIONS = re.compile(r"\d+(?:[^\W\d_]\d+)+[^\W\d_]{0,3}")
+_YEAR, _MONTH, _DAY = r"(?:19|20)\d\d", r"(?:0?[1-9]|1[0-2])", r"(?:0?[1-9]|[12]\d|3[01])"
+_DATE = re.compile(rf"{_YEAR} \d\d?(?: {_DAY})?|(?:{_DAY} )?{_MONTH} {_YEAR}|{_MONTH} {_DAY} {_YEAR}|{_YEAR} {_YEAR}")
+_STANDARD = re.compile(r"[hx]\W?26\d|(?:lp|g)?ddr\d?[a-z]?\W?\d+|(?:hdr|iso|din|en|ral)\W?\d+", re.IGNORECASE)
+"""Video codecs, memory, norms and colours: their numbers are built as those of models are, but many things have one."""
+_UNITS = (
+    "m?ah|k?wh|[mk]?w|watts?|k?v|volts?|btu|lm|lumens?|lux|rpm|u/min|[kmg]?hz|[kmgt]b|[mg]bps|dpi|px|pixels?|"
+    "[mck]m|kg|mg|ml|oz|lbs?|psi|[km]?pa|iu|ie|pcs|pieces?|stück|hours?|hrs?|eur|euros?|usd|dollars?|gbp"
+)
+"""Not `m`, `l` and `g`: behind a number of six digits they are rather a size."""
+_SPELT = r"[^\W\u2e80-\uffff]"
+"""A digit or a letter of a script with spaces; a number may stand directly beside any other."""
+_AMOUNT = re.compile(
+    # A whole number of up to seven digits, or a range of two; an EAN is longer.
+    rf"(?<!{_SPELT})(?<![{re.escape(_JOINERS)}])\d{{1,7}}+(?:[-\u2013]\d{{1,7}}+)?+\s*+"
+    rf"(?:(?:{_UNITS})(?!{_SPELT})|[€$£%]|毫安|流明|ルーメン|[瓦伏万円元])",
+    re.IGNORECASE,
+)
 
 
 def exact_clauses(lexical: Any, text: str | None, points: float) -> list[Body]:
@@ -95,7 +112,8 @@ def named_things(text: str) -> list[str]:
     if _HINT.search(text) is None:
         return []
     phrases = [next(filter(None, found.groups())).strip() for found in _QUOTED.finditer(text)]
-    pieces = [piece for token in _QUOTED.sub(" ", text).split() if _DIGIT.search(token) for piece in _pieces(token)]
+    rest = _AMOUNT.sub(" ", _QUOTED.sub(" ", text))
+    pieces = [piece for token in rest.split() if _DIGIT.search(token) for piece in _pieces(token)]
     found = [*phrases, *filter(is_identifier, pieces)]
     usable = [thing for thing in found if _WORD.search(thing) and len(thing) <= MAX_CHARS]
     return list(dict.fromkeys(usable))[:MAX_EXACT]
@@ -106,13 +124,14 @@ def is_identifier(piece: str) -> bool:
 
     True for mixtures of letters and digits with three digits in a row (`VL-9983X`, `rtx4090`) or of at least eight
     (`B08N5WRWNW`), and for six digits and more (an EAN, with or without hyphens). False for measures and sizes: a
-    number with letters behind it (`64gb`, `1.5l`, `2-pack`), numbers with one letter between (`100x200cm`), ranges.
+    number with letters behind it (`64gb`, `1.5l`, `2-pack`), numbers with one letter between (`100x200cm`), ranges; for
+    dates and years (`2024-12-31`, `2024-25`) and for numbers of a standard (`ddr4-3200`, `h265`, `iso9001`).
     """
     runs = _runs(piece)
     digits = [run for run in runs if run[0].isdecimal()]
     if len(digits) == len(runs):
-        return sum(map(len, digits)) >= FEWEST_DIGITS_ALONE and not set(piece) & set(".:/+#_")
-    if not digits or _is_measure(piece):
+        return sum(map(len, digits)) >= FEWEST_DIGITS_ALONE and not set(piece) & set(".:/+#_") and not _is_date(piece)
+    if not digits or _is_measure(piece) or _STANDARD.fullmatch(piece):
         return False
     long = sum(map(len, runs)) >= LONG_MIXTURE and len(runs) > 2 and sum(map(len, digits)) >= FEWEST_DIGITS
     return long or max(map(len, digits)) >= FEWEST_DIGITS
@@ -206,7 +225,11 @@ def _is_long(text: str) -> bool:
 
 def _is_spaced(text: str) -> bool:
     """Whether a whole text is one identifier with a space for its hyphen: `rtx 4090`, `vl 9983x`, not `ssd 500gb`."""
-    return _SPACED.fullmatch(text.strip()) is not None
+    return _SPACED.fullmatch(text.strip()) is not None and _STANDARD.fullmatch(text.strip()) is None
+
+
+def _is_date(piece: str) -> bool:
+    return _DATE.fullmatch(unicodedata.normalize("NFKC", piece).translate(_APART)) is not None
 
 
 def _is_measure(piece: str) -> bool:

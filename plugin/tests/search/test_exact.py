@@ -42,6 +42,10 @@ MEASURES = (
     "sofa 13 2026 ps5 a4 mp3 iphone13 h7 m8x20 w32/l34 eu42 x 10-in-1 64gb 1.5l 2400mhz 500ml-flasche 2-pack 100-pack "
     "1080p 90s 9983x 100x200cm 1920x1080 5w-30 100-240v 5000k-6500k 1.000.000 12:30 24/7"
 )
+SPECIFICATIONS = (
+    "ddr4-3200 DDR5-6000 lpddr5x-7500 h265 H.264 x265 hdr400 iso9001 RAL-7016 en20345 "
+    "2024-12-31 31-12-2024 12-31-2024 2024-12 12-2024 2024–2025 2024-25 ２０２４-12-31"
+)
 
 
 @pytest.mark.parametrize("piece", IDENTIFIERS.split())
@@ -54,6 +58,18 @@ def test_identifiers(piece: str) -> None:
 def test_measures_sizes_and_kinds_are_no_identifiers(piece: str) -> None:
     """A number with a unit, dimensions, a short kind or an amount names many things."""
     assert not is_identifier(piece)
+
+
+@pytest.mark.parametrize("piece", SPECIFICATIONS.split())
+def test_dates_and_numbers_of_standards_are_no_identifiers(piece: str) -> None:
+    """They are written as model numbers are, but many things bear them."""
+    assert not is_identifier(piece)
+
+
+@pytest.mark.parametrize("piece", ["4711-0815", "1945-12345", "2024-12-31-5", "ddr4-3200-k2", "h2650", "isolde123"])
+def test_what_only_begins_like_a_date_or_a_standard_is_an_identifier(piece: str) -> None:
+    """The whole piece decides."""
+    assert is_identifier(piece)
 
 
 @pytest.mark.parametrize(
@@ -71,6 +87,14 @@ def test_measures_sizes_and_kinds_are_no_identifiers(piece: str) -> None:
         ('monitor 24" or 27" black', []),
         ('coffee -"dark roast"', []),
         ('""  " "', []),
+        ("power bank 100000 mAh, 250000 W", []),
+        ("lamp 1000-2000 lumens 1000000lm", []),
+        ("充电宝100000毫安", []),
+        ("100000 mah充电宝", []),
+        ("802749 wide", ["802749"]),
+        ("802749 m", ["802749"]),
+        ("4006381333931 pcs", ["4006381333931"]),
+        ("VL-998300 w", ["VL-998300"]),
         ("red shoes size 42, 1.5l, 64 gb, 2-pack", []),
         ("", []),
     ],
@@ -111,6 +135,10 @@ def test_spellings_of_an_identifier(typed: str, written: list[str]) -> None:
         ("women running shoes", []),
         ("usb 64 gb", []),
         ("ssd 500gb", []),
+        ("ral 7016", []),
+        ("ddr4-3200 ram", []),
+        ("h265 camera", []),
+        ("power bank 100000 mah", ["gram:exact"]),
         ("iphone 13", []),
         ("x" * 300, []),
         (" ".join(["word"] * 60), []),
