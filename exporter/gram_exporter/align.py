@@ -4,7 +4,8 @@ GRAM aligns its model with how well codes retrieve. Here the quantity is the pag
 the words, which stays as it is, plus the points of the query's codes that it carries, and the wanted products should
 come out above the others that words or codes bring up (listwise softmax cross-entropy, ListNet, Cao et al. 2007). A
 code that recalls what words have found already, or that brings up what nobody wants, loses; one that recalls
-wanted products alone wins. It is stopped where held-out queries say so, and undone where it does not help them.
+wanted products alone wins. It is stopped where held-out queries say so, and undone where they do not
+gain more than chance might give.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ FROM_WORDS, FROM_CODES, FROM_WANTED = 40, 40, 32
 """Products of one query that are compared."""
 REACH = 40
 """Codes of a query that are taught; the clause has 24 of them."""
-NEAREST_SHARES = (0.0, 0.2, 0.4, 0.6)
+NEAREST_SHARES = (0.2, 0.4, 0.6)
 MOST_NEAREST = 50_000
 """Asked queries that are remembered, the most wanted first: they are all compared with each query that is served."""
 _FIRST_WORDS, _FIRST_CODES = 5.0, 0.5
@@ -71,29 +72,42 @@ def align(arm: LinearArm, prepared: Prepared, config: TrainingConfig, progress: 
     progress("read the catalogue", 0, 1)
     judge = _Judge.of(prepared)
     progress("read the catalogue", 1, 1)
-    figures = {"held_words": judge.worth(lambda _text: None), "held_arm": judge.worth(_probabilities(arm))}
+    worth_of_words = judge.worths(lambda _text: None).mean()
+    figures = {"held_words": float(worth_of_words), "held_arm": judge.worth(arm)}
     if config.align_steps:
         arm, steps = _aligned(arm, prepared, judge, config, progress)
-        figures |= {"align_steps": float(steps), "held_aligned": judge.worth(_probabilities(arm))}
-    arm = with_nearest(arm, prepared, judge.worth, config.nearest_share)
+        figures |= {"align_steps": float(steps), "held_aligned": judge.worth(arm)}
+    arm = with_nearest(arm, prepared, judge.of_arm, config.nearest_share)
     share = arm.nearest.share if arm.nearest else 0.0
-    return Aligned(arm, {**figures, "nearest_share": share, "held_nearest": judge.worth(_probabilities(arm))})
+    return Aligned(arm, {**figures, "nearest_share": share, "held_nearest": judge.worth(arm)})
 
 
-def _no_judge(_probabilities: Probabilities) -> float:
-    return 0.0
+Worths = Callable[[LinearArm], npt.NDArray[np.float64]]
+"""What the pages of held-out queries are worth with an arm, shape (queries,), 0 to 1."""
 
 
-def with_nearest(
-    arm: LinearArm, prepared: Prepared, worth: Callable[[Probabilities], float], share: float | None
-) -> LinearArm:
-    """The arm with the asked queries beside it at `share`, 0 to 1, or at the one whose codes are worth most."""
+def surely_better(worths: npt.NDArray[np.float64], than: npt.NDArray[np.float64]) -> bool:
+    """Whether the mean gain, query by query, is above its standard error: less is as likely to be chance."""
+    gain = worths - than
+    return bool(gain.mean() > gain.std() / np.sqrt(len(gain)))
+
+
+def _no_judge(_arm: LinearArm) -> npt.NDArray[np.float64]:
+    return np.zeros(1)
+
+
+def with_nearest(arm: LinearArm, prepared: Prepared, worths: Worths, share: float | None) -> LinearArm:
+    """The arm with the asked queries beside it at `share`, 0 to 1, or at what is best, if that is surely better."""
     memory = _memory(arm, prepared.queries)
     if memory is None or share == 0:
         return arm
     shares = NEAREST_SHARES if share is None else (share,)
-    arms = [replace(arm, nearest=replace(memory, share=part) if part else None) for part in shares]
-    return max(arms, key=lambda one: worth(_probabilities(one))) if len(arms) > 1 else arms[0]
+    arms = [replace(arm, nearest=replace(memory, share=part)) for part in shares]
+    if share is not None:
+        return arms[0]
+    found = [worths(one) for one in arms]
+    best = max(range(len(arms)), key=lambda at: float(found[at].mean()))
+    return arms[best] if surely_better(found[best], worths(arm)) else arm
 
 
 def _probabilities(arm: LinearArm) -> Probabilities:
@@ -138,25 +152,32 @@ class _Judge:
         trial = Trial(prepared.texts, prepared.codebook)
         return cls(trial, wanted, [trial.by_words(text) for text in wanted])
 
-    def worth(self, probabilities: Probabilities) -> float:
-        return self.trial.worth(probabilities, self.wanted, self.found)
+    def worths(self, probabilities: Probabilities) -> npt.NDArray[np.float64]:
+        return self.trial.worths(probabilities, self.wanted, self.found)
+
+    def of_arm(self, arm: LinearArm) -> npt.NDArray[np.float64]:
+        return self.worths(_probabilities(arm))
+
+    def worth(self, arm: LinearArm) -> float:
+        return float(self.of_arm(arm).mean())
 
 
 def _aligned(
     arm: LinearArm, prepared: Prepared, judge: _Judge, config: TrainingConfig, progress: Progress
 ) -> tuple[LinearArm, int]:
-    """The best of the arms on the way, the first included, and after how many steps it was."""
+    """The best of the arms on the way and after how many steps it was, if it is surely better than the first."""
     course = _Course(arm, prepared, judge.trial, config, progress)
-    best, best_worth, best_step = arm, judge.worth(_probabilities(arm)), 0
+    before = judge.of_arm(arm)
+    best, best_worths, best_step = arm, before, 0
     for step in range(config.align_steps):
         course.train_step(step)
         progress("align the linear arm", step + 1, config.align_steps)
         if (step + 1) % LOOKED_AT_EVERY == 0 or step + 1 == config.align_steps:
             found = course.arm()
-            worth = judge.worth(_probabilities(found))
-            if worth > best_worth:
-                best, best_worth, best_step = found, worth, step + 1
-    return best, best_step
+            worths = judge.of_arm(found)
+            if worths.mean() > best_worths.mean():
+                best, best_worths, best_step = found, worths, step + 1
+    return (best, best_step) if surely_better(best_worths, before) else (arm, 0)
 
 
 class _Course:

@@ -96,23 +96,26 @@ class Trial:
             points[self._carriers.indices[self._carriers.indptr[code] : self._carriers.indptr[code + 1]]] += weight
         return Hits.best(self._rows, points, CODE_DEPTH)
 
-    def worth(
+    def worths(
         self, probabilities: Probabilities, wanted: Mapping[str, Mapping[int, float]], found: Sequence[Hits]
-    ) -> float:
-        """Mean of nDCG@10 and R@100 over queries, at the best strength of codes; 0 to 1.
+    ) -> npt.NDArray[np.float64]:
+        """What each query's page is worth at the strength of codes that is best for all of them.
 
         Args:
             probabilities: what says the codes of a query.
             wanted: rendered query to row of a product to weight > 0.
             found: what the words find, query by query in the same order.
+
+        Returns:
+            `page_worth` of every query, float64, shape (queries,), 0 to 1.
         """
         told = [probabilities(text) for text in wanted]
         coded = [Hits.none() if probability is None else self.by_codes(probability) for probability in told]
-        scale, worths = scale_of(found), []
+        scale, tried = scale_of(found), list[npt.NDArray[np.float64]]()
         for strength in STRENGTHS:
             pages = (together(hits, codes, strength * scale) for hits, codes in zip(found, coded, strict=True))
-            worths.append(np.mean([page_worth(page, own) for page, own in zip(pages, wanted.values(), strict=True)]))
-        return float(max(worths))
+            tried.append(np.array([page_worth(page, own) for page, own in zip(pages, wanted.values(), strict=True)]))
+        return max(tried, key=lambda worths: float(worths.mean()))
 
 
 def page_worth(page: Hits, wanted: Mapping[int, float]) -> float:

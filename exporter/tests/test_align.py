@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable
+import math
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
-from gram_exporter.align import align, compared_products, with_nearest
+from gram_exporter.align import Worths, align, compared_products, surely_better, with_nearest
 from gram_exporter.config import CatalogueConfig, Config, TrainingConfig
 from gram_exporter.data import Example
 from gram_exporter.linear import train_linear
@@ -136,30 +138,51 @@ def test_progress_is_told_at_every_step(arm: LinearArm, prepared: Prepared) -> N
     ]
 
 
-Probabilities = Callable[[str], npt.NDArray[np.float64] | None]
-
-
 def test_neighbours_take_the_share_that_is_worth_most(arm: LinearArm, prepared: Prepared) -> None:
     """Each share is tried on whatever is to judge; one that is given is not tried at all."""
 
-    def surest(probabilities: Probabilities) -> float:
-        found = probabilities(prepared.queries[0].text)
-        assert found is not None
-        return -abs(float(found.sum()) - 0.7)  # what neighbours do not know is missing from the sum
+    def closest_to(share: float) -> Worths:
+        return lambda one: np.array([-abs((one.nearest.share if one.nearest else 0.0) - share)] * 3)
 
-    def nobody(_probabilities: Probabilities) -> float:
+    def nobody(_arm: LinearArm) -> npt.NDArray[np.float64]:
         raise AssertionError
 
-    chosen = with_nearest(arm, prepared, surest, None)
-    assert chosen.nearest is not None and chosen.nearest.share == 0.6
+    chosen = [with_nearest(arm, prepared, closest_to(share), None).nearest for share in (0.25, 0.4, 0.9)]
+    assert [one.share for one in chosen if one] == [0.2, 0.4, 0.6]
+    assert with_nearest(arm, prepared, closest_to(0.0), None) is arm
     given = with_nearest(arm, prepared, nobody, 0.35)
     assert given.nearest is not None and given.nearest.share == 0.35
     assert with_nearest(arm, prepared, nobody, 0.0) is arm
 
 
+def test_neighbours_that_gain_no_more_than_chance_are_left_out(arm: LinearArm, prepared: Prepared) -> None:
+    """A mean gain below its standard error is none."""
+
+    def judged(gains: list[float]) -> Worths:
+        return lambda one: np.array(gains) if one.nearest else np.zeros(len(gains))
+
+    assert with_nearest(arm, prepared, judged([0.3, -0.2, 0.0, 0.0]), None) is arm
+    assert with_nearest(arm, prepared, judged([0.3, 0.2, 0.0, 0.0]), None).nearest is not None
+
+
+@given(
+    gains=st.lists(st.floats(-1, 1), min_size=1, max_size=20),
+    worths=st.lists(st.floats(0, 1), min_size=20, max_size=20),
+)
+def test_sure_is_a_mean_gain_above_its_standard_error(gains: list[float], worths: list[float]) -> None:
+    """Paired: what both are worth alike does not count."""
+    than = np.array(worths[: len(gains)])
+    found = than + np.array(gains)
+    differences = [float(a) - float(b) for a, b in zip(found, than, strict=True)]
+    mean = math.fsum(differences) / len(gains)
+    error = math.sqrt(math.fsum((one - mean) ** 2 for one in differences)) / len(gains)
+    assume(abs(mean - error) > 1e-9)
+    assert surely_better(found, than) == (mean > error)
+
+
 def test_neighbours_are_the_asked_queries_with_their_codes(arm: LinearArm, prepared: Prepared) -> None:
     """Each with the arm's own vector and with the weights of its codes."""
-    found = with_nearest(arm, prepared, lambda _probabilities: 0.0, 0.5).nearest
+    found = with_nearest(arm, prepared, lambda _arm: np.zeros(1), 0.5).nearest
     assert found is not None
     assert len(found.vectors) == len(prepared.queries)
     wanted = {example.text: example for example in prepared.queries}

@@ -124,10 +124,10 @@ def test_codes_are_worth_what_they_bring_to_the_page() -> None:
     found = [trial.by_words("sofa")]
     right, wrong = np.zeros(len(CODES)), np.zeros(len(CODES))
     right[0] = wrong[1] = 1.0
-    words_alone = trial.worth(lambda _text: None, wanted, found)
+    (words_alone,) = trial.worths(lambda _text: None, wanted, found)
     assert words_alone == pytest.approx((1 / (1 + 1 / math.log2(3)) + 0.5) / 2)
-    assert trial.worth(lambda _text: right, wanted, found) == pytest.approx(1.0)
-    assert trial.worth(lambda _text: wrong, wanted, found) == pytest.approx(words_alone)
+    assert trial.worths(lambda _text: right, wanted, found).tolist() == pytest.approx([1.0])
+    assert trial.worths(lambda _text: wrong, wanted, found).tolist() == pytest.approx([words_alone])
 
 
 @settings(deadline=None, max_examples=50)
