@@ -21,7 +21,7 @@ from gram_exporter.measures import (
 )
 
 QUALITY = (*MEASURES, RELEVANT, JUDGED, EMPTY)
-COMPARED = ("nDCG@10", "R@100", "R@300")
+COMPARED = ("nDCG@10", "R@100")
 """Measures that the terminal shows with the difference to the first arm and its interval; the rest is plain."""
 PLAIN = (JUDGED, EMPTY)
 BENCHMARK_ONLY = "benchmark only"
@@ -54,7 +54,7 @@ def table_of(evaluation: Evaluation, title: str) -> Table:
     """The figures that people decide by; differences to the first arm have 95 % intervals. The rest is in the JSON."""
     table = Table(title=f"{title}: {evaluation.queries} queries, 95 % bootstrap intervals", title_justify="left")
     table.add_column("arm", min_width=ARM_WIDTH)
-    for name in (*COMPARED, *PLAIN, f"missed@{MISSED_AT[0]}, found", "ms"):
+    for name in (*COMPARED, *PLAIN, "found of missed", "ms"):
         table.add_column(name, justify="right")
     for at, row in enumerate(evaluation.rows):
         compared = [f"{row.measures[name].value:.3f}" for name in COMPARED]

@@ -85,3 +85,12 @@ def test_page_escapes_what_shoppers_typed() -> None:
     assert "<script" not in page
     for expected in ("&lt;script&gt;", "A &amp; B", "<code>type=sofa</code>", "&lt;x&gt;", "synonym", "No hits."):
         assert expected in page
+
+
+def test_a_narrow_terminal_cuts_no_figure() -> None:
+    """On 80 columns figures break into lines, and nothing of them is left out."""
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(table_of(EVALUATION, "shop"))
+    text = console.export_text()
+    assert "…" not in text
+    assert all(part in text for part in ("[+0.050,", "+0.150]", "25.0 %"))
