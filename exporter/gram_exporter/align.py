@@ -19,14 +19,14 @@ import numpy.typing as npt
 import torch
 from scipy import sparse
 from torch import nn
-from torch.nn import functional
 
 from gram_exporter.config import TrainingConfig
 from gram_exporter.data import Example
+from gram_exporter.linear import descend, query_vectors
 from gram_exporter.prepare import Prepared
 from gram_exporter.trial import Hits, Probabilities, Trial, scale_of
 from gram_plugin.contract.features import features_of
-from gram_plugin.decode.linear import QUERY_LENGTH, LinearArm
+from gram_plugin.decode.linear import LinearArm
 from gram_plugin.decode.nearest import NearestQueries
 from gram_plugin.progress import Progress
 
@@ -223,11 +223,7 @@ class _Course:
             group["lr"] = RATE * (1 - step / self.steps)
         picked = rng.permutation(len(self.asked))[:BATCH_QUERIES]
         loss = self._loss([self.asked[at] for at in picked], [self.found[at] for at in picked])
-        for optimiser in (self.sparse, self.dense):
-            optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.sparse.step()  # type: ignore[no-untyped-call]
-        self.dense.step()
+        descend(loss, (self.sparse, self.dense))
 
     def arm(self) -> LinearArm:
         """What was learned so far, for serving."""
@@ -258,14 +254,8 @@ class _Course:
 
     def _logits(self, examples: Sequence[Example]) -> torch.Tensor:
         """Float32, shape (queries, codes)."""
-        features = [features_of(example.text) for example in examples]
-        ends = np.cumsum([0, *(len(one.buckets) for one in features)])
-        sums = self.features(
-            torch.tensor([bucket for one in features for bucket in one.buckets], dtype=torch.int64),
-            torch.from_numpy(ends[:-1]),
-            per_sample_weights=torch.tensor([number for one in features for number in one.weights]),
-        )  # (queries, width)
-        return functional.normalize(sums, dim=1) * QUERY_LENGTH @ self.codes.T + self.bias  # (queries, codes)
+        vectors = query_vectors(self.features, [features_of(example.text) for example in examples])  # (queries, width)
+        return vectors @ self.codes.T + self.bias  # (queries, codes)
 
     def _points(self, weight: torch.Tensor, compared: Sequence[npt.NDArray[np.int64]]) -> torch.Tensor:
         """Σ weight · rarity over the `REACH` likeliest codes that each product carries; shape (compared,)."""

@@ -21,7 +21,7 @@ from gram_exporter.data import Example, query_batch
 from gram_exporter.noise import mistype
 from gram_exporter.prepare import Prepared
 from gram_plugin.contract.bundle import attributes_of
-from gram_plugin.contract.features import BUCKETS, features_of
+from gram_plugin.contract.features import BUCKETS, Features, features_of
 from gram_plugin.decode.linear import QUERY_LENGTH, LinearArm
 from gram_plugin.progress import Progress
 
@@ -79,6 +79,26 @@ def candidates_of(wanted: npt.NDArray[np.int32], every: int, most: int, rng: np.
         torch.from_numpy(place.reshape(-1).astype(np.int64)),
         torch.from_numpy(correction.astype(np.float32)),
     )
+
+
+def query_vectors(table: nn.EmbeddingBag, found: Sequence[Features]) -> torch.Tensor:
+    """What `LinearArm` makes of features, of length `QUERY_LENGTH`; float32, shape (queries, width)."""
+    ends = np.cumsum([0, *(len(features.buckets) for features in found)])
+    sums = table(
+        torch.tensor([bucket for features in found for bucket in features.buckets], dtype=torch.int64),
+        torch.from_numpy(ends[:-1]),
+        per_sample_weights=torch.tensor([weight for features in found for weight in features.weights]),
+    )  # (queries, width)
+    return functional.normalize(sums, dim=1) * QUERY_LENGTH  # (queries, width)
+
+
+def descend(loss: torch.Tensor, optimisers: Sequence[torch.optim.Optimizer]) -> None:
+    """One step of every optimiser down the gradient of a loss."""
+    for optimiser in optimisers:
+        optimiser.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    for optimiser in optimisers:
+        optimiser.step()
 
 
 class _Codes(nn.Module):
@@ -142,11 +162,7 @@ class _Course:
         row = torch.from_numpy(np.repeat(np.arange(len(batch)), [len(example.codes) for example in batch]))
         weight = torch.from_numpy(np.concatenate([example.weights for example in batch]))
         loss = -(torch.log_softmax(logits, dim=1)[row, candidates.place] * weight).sum() / len(batch)
-        for optimiser in (self.sparse, self.dense):
-            optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.sparse.step()  # type: ignore[no-untyped-call]
-        self.dense.step()
+        descend(loss, (self.sparse, self.dense))
 
     def arm(self) -> LinearArm:
         """What was learned, for serving; a feature that training never saw says nothing instead of noise."""
@@ -162,13 +178,7 @@ class _Course:
         found = [features_of(mistype(example.text, rng)) for example in batch]
         for features in found:
             self.seen[list(features.buckets)] = True
-        ends = np.cumsum([0, *(len(features.buckets) for features in found)])
-        sums = self.features(
-            torch.tensor([bucket for features in found for bucket in features.buckets], dtype=torch.int64),
-            torch.from_numpy(ends[:-1]),
-            per_sample_weights=torch.tensor([weight for features in found for weight in features.weights]),
-        )  # (queries, width)
-        return functional.normalize(sums, dim=1) * QUERY_LENGTH  # (queries, width)
+        return query_vectors(self.features, found)  # (queries, width)
 
     def _set_rate(self, step: int) -> None:
         factor = max(FLOOR_RATE, min(1.0, (step + 1) / WARMUP_STEPS) * (1 - step / self.steps))

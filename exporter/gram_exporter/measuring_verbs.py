@@ -135,10 +135,7 @@ def _evaluate(
         _write_json(json_file, found)
     for line in _unenriched_lines(found):
         console.print(line, soft_wrap=True, markup=False)
-    table = Console()
-    table.print(table_of(found, f"{name}, {judgments.name}"))
-    for families_of in family_tables(found):
-        table.print(families_of)
+    Console().print(table_of(found, f"{name}, {judgments.name}"), *family_tables(found), sep="\n")
 
 
 def _demo(

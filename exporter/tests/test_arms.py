@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import pytest
+from fakeclient import Answer, FakeClient, hits
 from opensearchpy import OpenSearch
 from opensearchpy.exceptions import ConnectionError as LostError
 from opensearchpy.exceptions import TransportError
@@ -16,32 +13,6 @@ from opensearchpy.exceptions import TransportError
 from gram_exporter.arms import BASELINE, DIRECT, Arm, ArmName, arms_of, ask, check_arms, search_body
 from gram_plugin.errors import ConfigError, SearchError
 from gram_plugin.search.query import Mode
-
-Answer = Callable[[Mapping[str, Any]], str]
-
-
-def hits(*ids: str, **more: Any) -> str:
-    """An answer of OpenSearch as text."""
-    return json.dumps({"hits": {"hits": [{"_id": one} for one in ids]}, **more})
-
-
-@dataclass
-class FakeClient:
-    """Has what `ask` uses of a client: `.transport.get_connection().perform_request`, and its address."""
-
-    answer: Answer
-    headers: Mapping[str, str] = field(default_factory=dict)
-    asked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
-
-    @property
-    def transport(self) -> Any:
-        """Hosts and a connection."""
-        return SimpleNamespace(hosts=[{"host": "fake", "port": 9}], get_connection=lambda: self)
-
-    def perform_request(self, method: str, url: str, *, body: bytes, headers: object) -> tuple[int, Any, str]:
-        """As the client's connections do it."""
-        self.asked.append((url, json.loads(body)))
-        return 200, self.headers, self.answer(self.asked[-1][1])
 
 
 def arm(client: FakeClient, mode: Mode | None = None) -> Arm:

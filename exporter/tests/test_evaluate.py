@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from types import SimpleNamespace
+from collections.abc import Mapping
 from typing import Any, cast
 
 import pytest
+from fakeclient import Answer, FakeClient, hits
 from opensearchpy import OpenSearch
 
 from gram_exporter.arms import BASELINE, DIRECT, Arm
@@ -20,36 +19,10 @@ from gram_plugin.search.query import Mode
 JUDGMENTS = {"sofa": {"a": 1.0, "b": 0.0}, "lamp": {"c": 2.0}, "nothing fits": {"a": 0.0}}
 POINT = Interval(0.0, 0.0, 0.0)
 
-Answer = Callable[[Mapping[str, Any]], str]
-
-
-def hits(*ids: str, **more: Any) -> str:
-    """An answer of OpenSearch as text."""
-    return json.dumps({"hits": {"hits": [{"_id": one} for one in ids]}, **more})
-
 
 def lexical(text: str) -> dict[str, Any]:
     """The query that the fakes find their text in."""
     return {"match": {"title": text}}
-
-
-@dataclass
-class FakeClient:
-    """Has what `ask` uses of a client: `.transport.get_connection().perform_request`, and its address."""
-
-    answer: Answer
-    headers: Mapping[str, str] = field(default_factory=dict)
-    asked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
-
-    @property
-    def transport(self) -> Any:
-        """Hosts and a connection."""
-        return SimpleNamespace(hosts=[{"host": "fake", "port": 9}], get_connection=lambda: self)
-
-    def perform_request(self, method: str, url: str, *, body: bytes, headers: object) -> tuple[int, Any, str]:
-        """As the client's connections do it."""
-        self.asked.append((url, json.loads(body)))
-        return 200, self.headers, self.answer(self.asked[-1][1])
 
 
 def finding(table: Mapping[str, tuple[str, ...]]) -> Answer:

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gram_plugin.contract.bundle import write_json
 from gram_plugin.errors import ConfigError
+from gram_plugin.serve.checkpoint import write_checkpoint
 
 
 @dataclass(frozen=True)
@@ -157,13 +157,7 @@ class BackfillCheckpoint:
         Raises:
             ConfigError: the file cannot be written.
         """
-        try:
-            write_json(self.path, {"job": asdict(self._job), "position": asdict(position)})
-        except OSError as error:
-            raise ConfigError(
-                f"the checkpoint {self.path} cannot be written: {error.strerror}",
-                next_step="name another file with --checkpoint",
-            ) from error
+        write_checkpoint(self.path, {"job": asdict(self._job), "position": asdict(position)})
 
     def remove(self) -> None:
         """Forgets the job: it is done."""

@@ -29,7 +29,7 @@ from gram_plugin.serve.coding import Coder, Patience
 from gram_plugin.serve.deadletter import DeadLetterFile
 from gram_plugin.serve.delivery import Retrying
 from gram_plugin.serve.fields import GramFields
-from gram_plugin.serve.productcodes import product_batcher, product_rules
+from gram_plugin.serve.productcodes import coder_in_process
 from gram_plugin.serve.settings import SidecarSettings, variable
 
 _ANSWER_S = 120.0
@@ -197,13 +197,9 @@ async def requests_to(found: Address) -> AsyncIterator[Requests]:
 @asynccontextmanager
 async def coder_of(generator: OnnxGenerator, settings: SidecarSettings) -> AsyncIterator[Coder]:
     """Codes in this process by the rules of the sidecar, for as long as the model gives any."""
-    rules = product_rules(generator, settings)
-    batcher = product_batcher(generator, rules, settings)
-    await batcher.start()
-    try:
-        yield Coder(batcher, rules, Patience(total_s=None, stall_s=_MODEL_SILENCE_S, failures=_NEVER))
-    finally:
-        await batcher.stop()
+    patience = Patience(total_s=None, stall_s=_MODEL_SILENCE_S, failures=_NEVER)
+    async with coder_in_process(generator, settings, patience) as coder:
+        yield coder
 
 
 @contextmanager

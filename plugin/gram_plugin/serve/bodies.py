@@ -77,12 +77,13 @@ async def read_body(request: Request, max_bytes: int) -> RequestBody:
     return RequestBody(bytes(pieces), bytes(pieces))
 
 
-def readable(content: bytes, encoding: str, media_type: str, max_bytes: int) -> bytes:
+def readable(content: bytes, headers: Mapping[str, str], max_bytes: int) -> bytes:
     """The JSON text of a body, unzipped when need be.
 
     Raises:
         NotEnriched: it is encoded or typed in another way, damaged, or larger than `max_bytes` once unzipped.
     """
+    encoding, media_type = headers.get("content-encoding", ""), headers.get("content-type", "")
     if media_type and "json" not in media_type.lower():
         raise NotEnriched(off(Reason.CONTENT_TYPE))
     if encoding.lower() in ("", "identity"):

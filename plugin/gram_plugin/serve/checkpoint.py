@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from gram_plugin.contract.bundle import write_json
 from gram_plugin.errors import ConfigError
+
+
+def write_checkpoint(path: Path, document: Mapping[str, Any]) -> None:
+    """Keeps a document whole, or leaves the one from before.
+
+    Raises:
+        ConfigError: the file cannot be written.
+    """
+    try:
+        write_json(path, document)
+    except OSError as error:
+        raise ConfigError(
+            f"the checkpoint {path} cannot be written: {error.strerror}",
+            next_step="name another file with --checkpoint",
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -116,13 +133,7 @@ class CheckpointFile:
         Raises:
             ConfigError: the file cannot be written.
         """
-        try:
-            write_json(self.path, {"job": asdict(self._job), "progress": asdict(progress)})
-        except OSError as error:
-            raise ConfigError(
-                f"the checkpoint {self.path} cannot be written: {error.strerror}",
-                next_step="name another file with --checkpoint",
-            ) from error
+        write_checkpoint(self.path, {"job": asdict(self._job), "progress": asdict(progress)})
 
     def remove(self) -> None:
         """Forgets the job: it is done."""

@@ -1,15 +1,18 @@
-"""Product codes: the rules and the batcher by which both the sidecar and `gram ingest` code products.
+"""Product codes: the rules and the batcher by which sidecar, `gram ingest` and `gram backfill` code products.
 
-Whatever decides which codes a product gets stands here, so that it gets the same on either way.
+Whatever decides which codes a product gets stands here, so that it gets the same on every way.
 """
 
 from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from gram_plugin.contract.codes import Generator
 from gram_plugin.contract.text import Rendering
 from gram_plugin.decode.generator import OnnxGenerator
 from gram_plugin.serve.batching import Batcher
-from gram_plugin.serve.coding import CodingRules
+from gram_plugin.serve.coding import Coder, CodingRules, Patience
 from gram_plugin.serve.settings import SidecarSettings
 
 
@@ -36,3 +39,17 @@ def product_batcher(generator: Generator, rules: CodingRules, settings: SidecarS
         max_queue=rules.concurrency,
         limit=rules.max_codes,
     )
+
+
+@asynccontextmanager
+async def coder_in_process(
+    generator: OnnxGenerator, settings: SidecarSettings, patience: Patience
+) -> AsyncIterator[Coder]:
+    """A coder without a server, by the rules that a sidecar of these settings has; its model ends with it."""
+    rules = product_rules(generator, settings)
+    batcher = product_batcher(generator, rules, settings)
+    await batcher.start()
+    try:
+        yield Coder(batcher, rules, patience)
+    finally:
+        await batcher.stop()

@@ -33,12 +33,11 @@ from gram_plugin.serve.enriching import Addition, Enricher
 from gram_plugin.serve.health import ShimMetrics
 from gram_plugin.serve.indices import IndexNames
 from gram_plugin.serve.searches import (
-    MODE_HEADER,
     Wishes,
-    header_mode,
     listed,
     read_json,
     reason_against,
+    wishes_of,
     without_gram,
     write_json,
 )
@@ -139,7 +138,7 @@ class Rewriter:
             arrived_s = self._clock()
             document = await beside_others(len(raw), lambda: _document(raw))
             body = _sent_body(document)
-            wanted = wanted_of(document, self._wishes(request))
+            wanted = wanted_of(document, wishes_of(request.headers, self._settings))
             if self._is_off():
                 raise NotEnriched(off(Reason.SWITCH))
             deadline = Deadline(arrived_s + wanted.budget_ms / 1000, self._clock)
@@ -165,13 +164,7 @@ class Rewriter:
             raise NotEnriched(degraded(Reason.LATE)) from None
         if body.content is None:
             raise NotEnriched(off(Reason.TOO_LARGE))
-        headers = request.headers
-        encoding, media_type = headers.get("content-encoding", ""), headers.get("content-type", "")
-        return readable(body.content, encoding, media_type, self._settings.max_body_bytes)
-
-    def _wishes(self, request: Request) -> Wishes:
-        mode = header_mode(request.headers.get(MODE_HEADER, ""), self._settings.mode)
-        return Wishes(mode, self._settings.budget_ms)
+        return readable(body.content, request.headers, self._settings.max_body_bytes)
 
 
 def wanted_of(document: Mapping[str, Any], wishes: Wishes) -> Wanted:

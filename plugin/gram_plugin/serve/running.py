@@ -24,7 +24,7 @@ from gram_plugin.serve.delivery import Delivery, Retrying
 from gram_plugin.serve.fields import FieldCheck
 from gram_plugin.serve.http import Headers, Upstream
 from gram_plugin.serve.ingest import ChunkSize, Ingest, Report, require_fields
-from gram_plugin.serve.productcodes import product_batcher, product_rules
+from gram_plugin.serve.productcodes import coder_in_process, product_rules
 from gram_plugin.serve.program import log_json_lines, run_program
 from gram_plugin.serve.settings import SidecarSettings, variable
 from gram_plugin.serve.sidecar import create_sidecar
@@ -147,13 +147,8 @@ async def _coder(generator: OnnxGenerator | None, wish: Wish, url: str) -> Async
         yield None
         return
     settings = SidecarSettings.from_mapping({**wish.environment, variable("upstream_url"): url})
-    rules = product_rules(generator, settings)
-    batcher = product_batcher(generator, rules, settings)
-    await batcher.start()
-    try:
-        yield Coder(batcher, rules, Patience(total_s=None, stall_s=_MODEL_SILENCE_S))
-    finally:
-        await batcher.stop()
+    async with coder_in_process(generator, settings, Patience(total_s=None, stall_s=_MODEL_SILENCE_S)) as coder:
+        yield coder
 
 
 def credentials(found: Address) -> Headers:

@@ -14,6 +14,7 @@ from gram_plugin.search.query import GramExtension, Mode, find_query_text, reaso
 from gram_plugin.serve.bodies import write_plainly
 from gram_plugin.serve.indices import IndexNames
 from gram_plugin.serve.pit import indices_of_pit
+from gram_plugin.serve.settings import ShimSettings
 from gram_plugin.serve.status import NotEnriched, Reason, Status, off
 
 MODE_HEADER = "x-gram-mode"
@@ -127,6 +128,11 @@ def header_mode(value: str, default: Mode) -> Mode:
     """The mode that the header `x-gram-mode` names, else the default."""
     text = value.strip().lower()
     return Mode(text) if text in set(Mode) else default
+
+
+def wishes_of(headers: Mapping[str, str], settings: ShimSettings) -> Wishes:
+    """What holds for the searches of a request by its headers, else by the settings."""
+    return Wishes(header_mode(headers.get(MODE_HEADER, ""), settings.mode), settings.budget_ms)
 
 
 def items_of(body: bytes, target: Target, wishes: Wishes) -> list[Item]:

@@ -37,14 +37,12 @@ from gram_plugin.serve.model import Model, Serving
 from gram_plugin.serve.renewal import Renewal, Source, Trace
 from gram_plugin.serve.rewriting import Rewriter
 from gram_plugin.serve.searches import (
-    MODE_HEADER,
     Item,
     Search,
     Target,
-    Wishes,
-    header_mode,
     items_of,
     target_of,
+    wishes_of,
 )
 from gram_plugin.serve.settings import ShimSettings
 from gram_plugin.serve.status import HEADER, NotEnriched, Outcome, Reason, Status, degraded, off, summary
@@ -144,7 +142,7 @@ class Shim:
         return await self._search(Asked(request, target.kind, body, text, arrived_s), target, items)
 
     async def _items(self, request: Request, target: Target, text: bytes, arrived_s: float) -> list[Item]:
-        wishes = self._wishes(request)
+        wishes = wishes_of(request.headers, self._settings)
         if target.kind.is_template and not self._parts.switch.is_off:
             has_model = bool(self._parts.serving.model.generation)
             templates = Templates(self._parts.upstream, self._parts.clock, has_model=has_model)
@@ -155,13 +153,7 @@ class Shim:
         """The body as JSON text, or why this request stays untouched."""
         if body.content is None:
             raise NotEnriched(off(Reason.TOO_LARGE))
-        headers = request.headers
-        encoding, media_type = headers.get("content-encoding", ""), headers.get("content-type", "")
-        return readable(body.content, encoding, media_type, self._settings.max_body_bytes)
-
-    def _wishes(self, request: Request) -> Wishes:
-        mode = header_mode(request.headers.get(MODE_HEADER, ""), self._settings.mode)
-        return Wishes(mode, self._settings.budget_ms)
+        return readable(body.content, request.headers, self._settings.max_body_bytes)
 
     async def _untouched(self, request: Request, target: Target, body: RequestBody, status: Status) -> Response:
         self._record(target, [Decision(status)], status, [])

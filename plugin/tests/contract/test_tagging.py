@@ -82,6 +82,14 @@ def test_a_phrase_may_stand_for_several_attributes_and_each_comes_once() -> None
     assert Lexicon({("orange",): both}).match("orange, orange shoe") == list(both)
 
 
+PHRASES = st.dictionaries(
+    st.lists(st.sampled_from("abc"), min_size=1, max_size=3).map(tuple),
+    st.lists(st.sampled_from([BLACK, BLUE, SHOE, ACME]), min_size=1, max_size=2, unique=True).map(tuple),
+    max_size=8,
+)
+TOKENS = st.lists(st.sampled_from("abcd"), max_size=10)
+
+
 def slow_match(phrases: dict[Phrase, tuple[Attribute, ...]], tokens: list[str]) -> list[Attribute]:
     """From the left: the longest phrase that begins here, tried from the whole rest down to one word."""
     found: list[Attribute] = []
@@ -92,27 +100,13 @@ def slow_match(phrases: dict[Phrase, tuple[Attribute, ...]], tokens: list[str]) 
     return found
 
 
-@given(
-    phrases=st.dictionaries(
-        st.lists(st.sampled_from("abc"), min_size=1, max_size=3).map(tuple),
-        st.lists(st.sampled_from([BLACK, BLUE, SHOE, ACME]), min_size=1, max_size=2, unique=True).map(tuple),
-        max_size=8,
-    ),
-    tokens=st.lists(st.sampled_from("abcd"), max_size=10),
-)
+@given(phrases=PHRASES, tokens=TOKENS)
 def test_matching_equals_the_slow_reference(phrases: dict[Phrase, tuple[Attribute, ...]], tokens: list[str]) -> None:
     """Left to right, the longest phrase at each place, whatever phrases overlap."""
     assert Lexicon(phrases).match(" ".join(tokens)) == slow_match(phrases, tokens)
 
 
-@given(
-    phrases=st.dictionaries(
-        st.lists(st.sampled_from("abc"), min_size=1, max_size=3).map(tuple),
-        st.lists(st.sampled_from([BLACK, BLUE, SHOE, ACME]), min_size=1, max_size=2, unique=True).map(tuple),
-        max_size=8,
-    ),
-    tokens=st.lists(st.sampled_from("abcd"), max_size=10),
-)
+@given(phrases=PHRASES, tokens=TOKENS)
 def test_all_phrases_are_those_of_every_run_of_words(
     phrases: dict[Phrase, tuple[Attribute, ...]], tokens: list[str]
 ) -> None:

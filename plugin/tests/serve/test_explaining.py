@@ -217,5 +217,5 @@ async def test_explaining_a_large_answer_lets_others_run(found: Any, longest_pau
     async def explain() -> None:
         answers.append(await explained(done, item, target, []))
 
-    pause = await longest_pause(explain())
+    pause = await longest_pause(explain)
     assert (b'"reason":"no-model"' in answers[0].body, pause < 0.6) == (True, True)

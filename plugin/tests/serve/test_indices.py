@@ -172,7 +172,7 @@ async def test_reading_a_large_mapping_lets_others_run(index_mapping: Any, longe
     made = index_mapping()
     made["mappings"]["properties"] |= {f"field-{n}": {"type": "keyword", "ignore_above": 256} for n in range(100_000)}
     upstream = Answering(answer(200, {"shop": made}))
-    assert await longest_pause(Indices(cast(Upstream, upstream), 60).terms(SHOP, "g1", [], LATER)) < 0.6
+    assert await longest_pause(lambda: Indices(cast(Upstream, upstream), 60).terms(SHOP, "g1", [], LATER)) < 0.6
 
 
 def answer(status: int, document: Any) -> UpstreamAnswer:

@@ -187,7 +187,7 @@ async def test_reading_a_large_rendered_search_lets_others_run(longest_pause: An
     assert target is not None
     templates = Templates(cast(Upstream, Rendering(output)), lambda: 0.0)
     body = json.dumps(TEMPLATE).encode()
-    assert await longest_pause(templates.items_of(body, target, Wishes(Mode.RERANK, 60_000), [], 0.0)) < 0.6
+    assert await longest_pause(lambda: templates.items_of(body, target, Wishes(Mode.RERANK, 60_000), [], 0.0)) < 0.6
 
 
 async def test_the_switch_leaves_templates_alone(
