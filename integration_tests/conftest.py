@@ -1,4 +1,4 @@
-"""Fixtures of the integration tests: a real OpenSearch for the session, its client, index names, the shop of sofas."""
+"""Fixtures: a real OpenSearch for the session, its client, index names, the shop of sofas with shims, a sidecar."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from gram_plugin.search.client import connect
 from gram_plugin.search.mappings import IndexCalibration, apply_to_index, write_calibration
 from gram_plugin.search.query import Mode
 from gram_plugin.serve.settings import ShimSettings
+from sidecars import Pair, WordGenerator, serving
 from sofas import FakeGenerator, product, running
 
 
@@ -77,3 +78,11 @@ def shop(client: OpenSearch) -> Iterator[str]:
 def modes(shim: Shim) -> dict[str, str]:
     """One shim for each mode."""
     return {mode: shim(FakeGenerator(), mode=mode) for mode in Mode}
+
+
+@pytest.fixture
+def pair(node: RunningNode, client: OpenSearch) -> Iterator[Pair]:
+    """Both ways to the node."""
+    generator = WordGenerator()
+    with serving(node.url, generator) as url, OpenSearch(url, timeout=30) as coded:
+        yield Pair(client, coded, url, generator)
