@@ -15,7 +15,7 @@ from gram_plugin.errors import DecodeError, GramError, OverloadError
 
 _log = logging.getLogger(__name__)
 
-STOP_S = 10.0
+STOP_S = 5.0
 """How long the batch that runs may take to end; a model that hangs never does."""
 
 Outcome = list[ScoredCode] | DecodeError

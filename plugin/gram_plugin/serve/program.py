@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import signal
 import socket
+import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
+from types import FrameType
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from gram_plugin.errors import ConfigError
+from gram_plugin.serve.batching import STOP_S
 from gram_plugin.serve.settings import ServerSettings
 
+LOG = logging.getLogger(__name__)
+
 BACKLOG = 2048
+END_S = STOP_S + 3.0
+"""What a program may need to end after its running requests: for the batch that runs and for connections."""
 
 
 class JsonLines(logging.Formatter):
@@ -50,7 +59,9 @@ def run_program(
 ) -> None:
     """Serves until SIGINT or SIGTERM, then lets running requests end for at most `shutdown_s`; main thread only.
 
-    `on_signal` says what else signals do; they come between two steps of the event loop.
+    Nothing holds the process longer than `shutdown_s` and `END_S`: it ends beneath a native call that hangs, with an
+    error in the log and exit code 1. `on_signal` says what else signals do; they come between two steps of the event
+    loop.
 
     Raises:
         ConfigError: the address cannot be listened on.
@@ -64,7 +75,7 @@ def run_program(
         for number, action in (on_signal or {}).items():
             signal.signal(number, lambda *_, act=action: act())
         signal.pthread_sigmask(signal.SIG_UNBLOCK, on_signal or {})
-        uvicorn.Server(server_config(app, settings)).run(sockets=[listener])
+        _Server(server_config(app, settings), settings.shutdown_s + END_S).run(sockets=[listener])
 
 
 def server_config(app: ASGIApp, settings: ServerSettings) -> uvicorn.Config:
@@ -80,6 +91,32 @@ def server_config(app: ASGIApp, settings: ServerSettings) -> uvicorn.Config:
         timeout_keep_alive=settings.keep_alive_s,
         timeout_graceful_shutdown=max(1, round(settings.shutdown_s)),
     )
+
+
+class _Server(uvicorn.Server):
+    """A server whose process ends within a bound of seconds after the first signal to end.
+
+    Python waits for every thread before it ends, and a thread inside a native call cannot be told to.
+    """
+
+    def __init__(self, config: uvicorn.Config, limit_s: float) -> None:
+        super().__init__(config)
+        self._limit_s = limit_s
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begins to end, as uvicorn does; from the first signal on the time counts."""
+        if not self.should_exit:
+            threading.Thread(target=_end_at_last, args=(self._limit_s,), name="gram-end", daemon=True).start()
+        super().handle_exit(sig, frame)
+
+
+def _end_at_last(limit_s: float) -> None:
+    """Ends the process after `limit_s`, from a thread that ends with it when all went well before."""
+    time.sleep(limit_s)
+    others = [thread for thread in threading.enumerate() if not thread.daemon and thread is not threading.main_thread()]
+    held = ", ".join(sorted(thread.name for thread in others)) or "the main thread"
+    LOG.error("still held %g s after the signal to end, by %s: the process ends all the same", limit_s, held)
+    os._exit(1)
 
 
 def _listen(settings: ServerSettings) -> socket.socket:
