@@ -1,8 +1,9 @@
-"""Milliseconds to write the codes of one query: `python benchmarks/decode.py [BUNDLE]`.
+"""Milliseconds to write the codes of one query, against MiniLM-L6 encoding it: `python benchmarks/decode.py [BUNDLE]`.
 
-Without a bundle it makes one of random weights (T5, 4 + 2 layers of 256, int8, 10,000 codes): its codes
-are noise, its speed is that of a trained model of this size, or a little worse, since random codes are
-near in probability and no beam ends early.
+Without a bundle it makes one of random weights (T5, 4 + 2 layers of 256, int8, 10,000 codes, a linear arm): its codes
+are noise, its speed is that of a trained model of this size, or a little worse, since random codes are near in
+probability and no beam ends early. Decoder and rival take turns query by query, so that noise meets both; both read
+the text and tokenise it. The rival needs the extra [rivals] or `--encoder`; without it its columns stay empty.
 """
 
 from __future__ import annotations
@@ -10,76 +11,129 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
-from rich.table import Table
 
-from gram_exporter.package import export_bundle
-from gram_exporter.parity import Tolerance
-from gram_exporter.untrained import Shape, write_untrained
+from bundles import make_bundle, shop_queries
+from figures import Spread, Table, show, show_place
+from gram_exporter.untrained import Shape
 from gram_plugin.contract.codes import Role
 from gram_plugin.contract.text import render_query
 from gram_plugin.decode.generator import OnnxGenerator
+from gram_plugin.progress import Progress, reporting
+from minilm import MiniLM, export_encoder
+from parts import DECODER, WHOLE, Clock, watched
 
 TINY = Shape(
     d_model=16, d_ff=24, heads=2, encoder_layers=1, decoder_layers=1, text_tokens=260, types=4, brands=5, codes=40
 )
-QUERIES = (
-    "red running shoes size {}",
-    "laptop {} inch 16 gb",
-    "wireless headphones under {}",
-    "{} litre kettle",
-    "sofa {}",
-)
-ANYTHING = Tolerance(logits=1.0, same_best_code=0.0, common_codes=0.0)
+WARM = 20
+PAUSE_S = 0.005
+"""Between two questions to models of several threads: onnxruntime's threads spin a little while after each."""
+OURS, RIVAL = "decoder", "MiniLM-L6"
+
+Answer = Callable[[str], object]
 
 
 def main() -> None:
-    """Reads the command line, makes or opens the bundle, prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Reads the command line, makes or opens the bundle, prints the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("bundle", nargs="?", type=Path, help="a bundle; without it one of random weights is made")
-    parser.add_argument("--queries", type=int, default=500, help="how many queries are timed")
+    parser.add_argument("--queries", type=int, default=1000, help="how many queries are timed")
+    parser.add_argument("--seconds", type=float, default=60.0, help="longest time for each number of threads")
+    parser.add_argument("--encoder", type=Path, help="checkpoint folder of the rival")
+    parser.add_argument("--profile", action="store_true", help="also where the time goes, part by part")
+    parser.add_argument("--small", action="store_true", help="a tiny model, to see that all of it runs")
     parser.add_argument("--tiny", type=Path, help="only write the tiny fp32 bundle of the decoder's tests to a folder")
     chosen = parser.parse_args()
     if chosen.tiny:
-        make_bundle(chosen.tiny, TINY, "fp32")
+        make_bundle(chosen.tiny, TINY, "fp32", with_linear=False)
         return
-    with tempfile.TemporaryDirectory() as room:
-        bundle = chosen.bundle or make_bundle(Path(room) / "bundle", Shape(), "int8")
-        Console().print(table(bundle, chosen.queries))
+    show_place()
+    with tempfile.TemporaryDirectory() as room, reporting(Console(stderr=True)) as progress:
+        shape = TINY if chosen.small else Shape()
+        bundle = chosen.bundle or make_bundle(Path(room) / "random-weights", shape, "int8")
+        rival = export_encoder(chosen.encoder, Path(room) / "minilm")
+        queries = [render_query(text) for text in shop_queries()]
+        asked = [queries[number % len(queries)] for number in range(chosen.queries + WARM)]
+        show(compared(bundle, rival, asked, chosen.seconds, progress))
+        if chosen.profile:
+            show(profile(bundle, asked))
 
 
-def make_bundle(target: Path, shape: Shape, precision: str) -> Path:
-    """Writes a bundle of random weights."""
-    with tempfile.TemporaryDirectory() as room:
-        write_untrained(Path(room), shape)
-        return export_bundle(Path(room), target, precision=precision, tolerance=ANYTHING).path
-
-
-def table(bundle: Path, queries: int) -> Table:
-    """Times one query at a time, warm, with one thread and with two."""
-    found = Table(title=f"decode, beam 10, {queries} queries, {bundle.name}")
-    for name in ("threads", "codes", "p50 ms", "p99 ms"):
-        found.add_column(name, justify="right")
+def compared(bundle: Path, rival: Path | None, asked: Sequence[str], most_s: float, progress: Progress) -> Table:
+    """One query at a time, warm, with one thread and with two."""
+    table = Table(
+        f"one query, beam 10, {bundle.name}",
+        ("threads", "", "queries", "p50 ms", "p99 ms", "p99 / p50", "p50 to MiniLM-L6", "p99 to MiniLM-L6"),
+    )
     for threads in (1, 2):
-        generator = OnnxGenerator.open(bundle, threads=threads)
-        spent = times_ms(generator, queries)
-        p50, p99 = np.percentile(spent, [50, 99])
-        found.add_row(str(threads), f"{len(generator.codebook):,}", f"{p50:.2f}", f"{p99:.2f}")
-    return found
+        pause_s = PAUSE_S if threads > 1 else 0.0
+        told = partial(progress, f"decode on {threads} thread{'s' if threads > 1 else ''}")
+        times = in_turns(_models(bundle, rival, threads), asked, pause_s, most_s, told)
+        _add_rows(table, threads, times)
+    return table
 
 
-def times_ms(generator: OnnxGenerator, queries: int) -> list[float]:
-    """Milliseconds of each query after twenty to get warm, rendering and tokenising included."""
-    asked = [QUERIES[number % len(QUERIES)].format(number) for number in range(queries + 20)]
-    spent = []
-    for query in asked:
-        start = time.perf_counter()
-        generator.generate([render_query(query)], Role.QUERY)
-        spent.append(1000 * (time.perf_counter() - start))
-    return spent[20:]
+def _models(bundle: Path, rival: Path | None, threads: int) -> dict[str, Answer]:
+    generator = OnnxGenerator.open(bundle, threads=threads)
+    models: dict[str, Answer] = {OURS: lambda text: generator.generate([text], Role.QUERY)}
+    if rival:
+        encoder = MiniLM.open(rival, threads=threads)
+        models[RIVAL] = lambda text: encoder.encode([text])
+    return models
+
+
+def in_turns(
+    models: Mapping[str, Answer],
+    asked: Sequence[str],
+    pause_s: float,
+    most_s: float,
+    told: Callable[[int, int], None],
+) -> dict[str, list[float]]:
+    """Milliseconds of each model for each query, the first `WARM` left out; who goes first changes every time."""
+    times: dict[str, list[float]] = {name: [] for name in models}
+    names, until = list(models), time.monotonic() + most_s
+    for turn, text in enumerate(asked):
+        for name in names if turn % 2 else reversed(names):
+            time.sleep(pause_s)
+            start = time.perf_counter()
+            models[name](text)
+            times[name].append(1000 * (time.perf_counter() - start))
+        told(turn + 1, len(asked))
+        if time.monotonic() > until and turn > 2 * WARM:
+            break
+    return {name: found[WARM:] for name, found in times.items()}
+
+
+def _add_rows(table: Table, threads: int, times: Mapping[str, Sequence[float]]) -> None:
+    spreads = {name: Spread.of(found) for name, found in times.items()}
+    rival = spreads.get(RIVAL)
+    for name, found in spreads.items():
+        ratios = (found.p50 / rival.p50, found.p99 / rival.p99) if rival else ("", "")
+        count = f"{len(times[name]):,}"
+        table.add(str(threads), name, count, found.p50, found.p99, found.p99 / found.p50, *ratios)
+
+
+def profile(bundle: Path, asked: Sequence[str]) -> Table:
+    """Milliseconds of every part of one query, one thread."""
+    generator, clock = OnnxGenerator.open(bundle, threads=1), Clock()
+    for text in asked[:WARM]:
+        generator.generate([text], Role.QUERY)
+    timed = watched(generator, clock)
+    for text in asked[WARM:]:
+        with clock.part(WHOLE):
+            timed.generate([text], Role.QUERY)
+    count = len(asked) - WARM
+    table = Table(f"where the time goes, one thread, mean of {count:,} queries", ("part", "ms", "share", "calls"))
+    for name, seconds in sorted(clock.shares().items(), key=lambda item: -item[1]):
+        calls = clock.calls[name] / count
+        table.add(name, 1000 * seconds / count, f"{seconds / clock.seconds[WHOLE]:.0%}", calls if calls else "")
+    table.add("whole", 1000 * clock.seconds[WHOLE] / count, "100%", f"{clock.calls[DECODER] / count:.2f} decoder steps")
+    return table
 
 
 if __name__ == "__main__":
