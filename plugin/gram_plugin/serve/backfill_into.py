@@ -55,7 +55,7 @@ def backfill_into(wish: Wish, console: Console) -> Done:
         GramError: names, bundle or OpenSearch are unusable, or the counts differ; what was done is kept.
     """
     found = address(wish.url, ca_file=wish.ca_file)
-    generator = OnnxGenerator.open(wish.bundle, threads=wish.threads)
+    generator = OnnxGenerator.open(wish.bundle)
     with reporting(console) as progress:
         return asyncio.run(_run(wish, found, generator, progress))
 

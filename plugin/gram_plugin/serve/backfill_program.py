@@ -91,7 +91,7 @@ def backfill(wish: Wish, console: Console) -> Done:
     """
     found = address(wish.url, ca_file=wish.ca_file)
     fields = fields_of_index(found, wish.index)
-    generator = OnnxGenerator.open(wish.bundle, threads=wish.threads)
+    generator = OnnxGenerator.open(wish.bundle)
     with reporting(console) as progress:
         return asyncio.run(_backfill(wish, found, generator, fields, progress))
 
@@ -104,7 +104,7 @@ def survey(wish: Wish, console: Console) -> Survey:
     """
     found = address(wish.url, ca_file=wish.ca_file)
     fields = GramFields.WEIGHTED if wish.into else fields_of_index(found, wish.index)
-    generator = OnnxGenerator.open(wish.bundle, threads=wish.threads)
+    generator = OnnxGenerator.open(wish.bundle)
     with reporting(console) as progress:
         return asyncio.run(_survey(wish, found, generator, fields, progress))
 
@@ -120,8 +120,9 @@ async def _survey(
 
 
 def settings_of(wish: Wish, found: Address) -> SidecarSettings:
-    """The settings that a sidecar would have here."""
-    return SidecarSettings.from_mapping({**wish.environment, variable("upstream_url"): found.url})
+    """The settings that a sidecar of so many threads would have here."""
+    own = {variable("upstream_url"): found.url, variable("threads"): str(wish.threads)}
+    return SidecarSettings.from_mapping({**wish.environment, **own})
 
 
 def fields_of_index(found: Address, index: str) -> GramFields:

@@ -40,7 +40,9 @@ _DryRun = Annotated[
 ]
 _Rate = Annotated[float, typer.Option("--rate", min=0, help="Most products coded in a second; 0 for no bound.")]
 _Bulk = Annotated[int, typer.Option("--bulk", min=1, max=10_000, help="Most products in one page and bulk.")]
-_Threads = Annotated[int, typer.Option("--threads", min=1, help="Threads of the model.")]
+_Threads = Annotated[
+    int, typer.Option("--threads", min=1, help="Products that the model reads at once, each on a core of its own.")
+]
 _Checkpoint = Annotated[
     Path | None, typer.Option("--checkpoint", help="File that keeps the position; else INDEX.backfill.json here.")
 ]

@@ -32,9 +32,48 @@ class _Job:
     arrived: float
 
 
-class Batcher:
-    """Gathers concurrent calls into batches and runs them one after another in one worker thread.
+@dataclass(frozen=True)
+class _Reader:
+    """One model and what becomes of a batch that it reads; for one thread at a time."""
 
+    generator: Generator
+    limit: int
+
+    def outcomes(self, batch: Sequence[_Job]) -> list[Outcome]:
+        """One outcome for each job, in order; runs in a worker thread."""
+        alive = [job for job in batch if not job.future.cancelled()]
+        found = dict(zip(alive, self._bisect(alive), strict=True))
+        return [found.get(job, []) for job in batch]
+
+    def _bisect(self, jobs: Sequence[_Job]) -> list[Outcome]:
+        if not jobs:
+            return []
+        try:
+            return list(self._generate(jobs))
+        except Exception as error:  # noqa: BLE001 - the edge of a batch item: whatever the model raises stays with it
+            if len(jobs) == 1:
+                _log.warning("the model failed on one text of %d characters: %r", len(jobs[0].text), error)
+                return [_as_decode_error(error)]
+        middle = len(jobs) // 2
+        return [*self._half(jobs[:middle]), *self._half(jobs[middle:])]
+
+    def _half(self, jobs: Sequence[_Job]) -> list[Outcome]:
+        """Bisects on, unless nobody waits for these texts any more (a slow model that fails must not run 2n times)."""
+        if all(job.future.cancelled() for job in jobs):
+            return [[] for _ in jobs]
+        return self._bisect(jobs)
+
+    def _generate(self, jobs: Sequence[_Job]) -> list[list[ScoredCode]]:
+        answers = self.generator.generate([job.text for job in jobs], jobs[0].role, self.limit)
+        if len(answers) != len(jobs):
+            raise DecodeError(f"the model gave {len(answers)} answers to {len(jobs)} texts")
+        return answers
+
+
+class Batcher:
+    """Gathers concurrent calls into batches and runs them in one worker thread, one after another.
+
+    With twins of the model there are as many threads as models, and each takes the next batch when it is free.
     A batch holds texts of one role. It starts when `max_batch` texts wait or when the oldest has waited
     `max_wait_ms`. At most `max_queue` texts wait; cancelled callers' texts leave the queue at once.
     A batch that fails is halved until only the texts that the model cannot take have failed. A model that decodes
@@ -42,6 +81,7 @@ class Batcher:
 
     Args:
         generator: the model; called from one thread at a time.
+        twins: the same model again, with nothing in common that a call changes: for throughput on several cores.
         max_batch: most texts in one call, >= 1.
         max_wait_ms: longest time in milliseconds that a text waits for company, >= 0.
         max_queue: most waiting texts, >= 1; one more is an OverloadError.
@@ -61,12 +101,13 @@ class Batcher:
         limit: int = MAX_CODES,
         newest_first: bool = False,
         stop_s: float = STOP_S,
+        twins: Sequence[Generator] = (),
     ) -> None:
         self._generator = generator
+        self._readers = [_Reader(model, limit) for model in (generator, *twins)]
         self._max_batch = max_batch if _reads_together(generator) else 1
         self._max_wait_s = max_wait_ms / 1000
         self._max_queue = max_queue
-        self._limit = limit
         self._newest_first = newest_first
         self._stop_s = stop_s
         self._queue: dict[_Job, None] = {}  # insertion order is arrival order; removal costs O(1)
@@ -90,13 +131,13 @@ class Batcher:
         return self._task is not None
 
     async def start(self) -> None:
-        """Starts the worker thread and takes calls; starting twice is one start."""
+        """Starts the worker threads and takes calls; starting twice is one start."""
         if self._task is None:
-            self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="gram-batch")
+            self._executor = ThreadPoolExecutor(max_workers=len(self._readers), thread_name_prefix="gram-batch")
             self._task = asyncio.create_task(self._run(self._executor), name="gram-batcher")
 
     async def stop(self) -> None:
-        """Fails what waits, lets the batch that runs end, and leaves no task behind; no thread but one that hangs."""
+        """Fails what waits, lets the batches that run end, and leaves no task behind; no thread but one that hangs."""
         task, executor = self._task, self._executor
         self._task = self._executor = None
         for job in list(self._queue):
@@ -105,7 +146,7 @@ class Batcher:
         self._changed.set()
         ended = task is None or await self._ended(task)
         if executor is not None:
-            executor.shutdown(wait=ended)  # once the batch has ended the one thread is idle: the loop is not blocked
+            executor.shutdown(wait=ended)  # once the batches have ended the threads are idle: the loop is not blocked
 
     async def _ended(self, task: asyncio.Task[None]) -> bool:
         try:
@@ -139,10 +180,13 @@ class Batcher:
             self._queue.pop(job, None)  # a cancelled caller frees its place at once
 
     async def _run(self, executor: ThreadPoolExecutor) -> None:
+        await asyncio.gather(*(self._read(reader, executor) for reader in self._readers))
+
+    async def _read(self, reader: _Reader, executor: ThreadPoolExecutor) -> None:
         while self._task is not None:
             batch = self._take()
             if batch:
-                await self._answer(batch, executor)
+                await _answer(batch, reader, executor)
             else:
                 await self._wait()
 
@@ -169,46 +213,17 @@ class Batcher:
         except TimeoutError:
             return
 
-    async def _answer(self, batch: Sequence[_Job], executor: ThreadPoolExecutor) -> None:
-        loop = asyncio.get_running_loop()
-        try:
-            outcomes = await loop.run_in_executor(executor, self._outcomes, batch)
-        except BaseException as error:
-            for job in batch:
-                _settle(job, DecodeError(f"the worker ended with {error!r}"))
-            raise
-        for job, outcome in zip(batch, outcomes, strict=True):
-            _settle(job, outcome)
 
-    def _outcomes(self, batch: Sequence[_Job]) -> list[Outcome]:
-        """One outcome for each job, in order; runs in the worker thread."""
-        alive = [job for job in batch if not job.future.cancelled()]
-        found = dict(zip(alive, self._bisect(alive), strict=True))
-        return [found.get(job, []) for job in batch]
-
-    def _bisect(self, jobs: Sequence[_Job]) -> list[Outcome]:
-        if not jobs:
-            return []
-        try:
-            return list(self._generate(jobs))
-        except Exception as error:  # noqa: BLE001 - the edge of a batch item: whatever the model raises stays with it
-            if len(jobs) == 1:
-                _log.warning("the model failed on one text of %d characters: %r", len(jobs[0].text), error)
-                return [_as_decode_error(error)]
-        middle = len(jobs) // 2
-        return [*self._half(jobs[:middle]), *self._half(jobs[middle:])]
-
-    def _half(self, jobs: Sequence[_Job]) -> list[Outcome]:
-        """Bisects on, unless nobody waits for these texts any more (a slow model that fails must not run 2n times)."""
-        if all(job.future.cancelled() for job in jobs):
-            return [[] for _ in jobs]
-        return self._bisect(jobs)
-
-    def _generate(self, jobs: Sequence[_Job]) -> list[list[ScoredCode]]:
-        answers = self._generator.generate([job.text for job in jobs], jobs[0].role, self._limit)
-        if len(answers) != len(jobs):
-            raise DecodeError(f"the model gave {len(answers)} answers to {len(jobs)} texts")
-        return answers
+async def _answer(batch: Sequence[_Job], reader: _Reader, executor: ThreadPoolExecutor) -> None:
+    loop = asyncio.get_running_loop()
+    try:
+        outcomes = await loop.run_in_executor(executor, reader.outcomes, batch)
+    except BaseException as error:
+        for job in batch:
+            _settle(job, DecodeError(f"the worker ended with {error!r}"))
+        raise
+    for job, outcome in zip(batch, outcomes, strict=True):
+        _settle(job, outcome)
 
 
 def _reads_together(generator: Generator) -> bool:

@@ -53,7 +53,9 @@ def _ingest(
         bool, typer.Option("--skip-invalid", help="Leave broken lines out, and count them.")
     ] = False,
     bulk: Annotated[int, typer.Option("--bulk", min=1, max=100_000, help="Documents in one bulk.")] = 500,
-    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of the model.")] = 2,
+    threads: Annotated[
+        int, typer.Option("--threads", min=1, help="Products that the model reads at once, each on a core of its own.")
+    ] = 2,
     checkpoint: Annotated[
         Path | None, typer.Option("--checkpoint", help="File that keeps the progress; else INDEX.ingest.json here.")
     ] = None,

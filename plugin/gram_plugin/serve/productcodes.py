@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from gram_plugin.contract.codes import Generator
 from gram_plugin.contract.text import Rendering
 from gram_plugin.decode.generator import OnnxGenerator
+from gram_plugin.decode.session import Seq2SeqSession
 from gram_plugin.serve.batching import Batcher
 from gram_plugin.serve.coding import Coder, CodingRules, Patience
 from gram_plugin.serve.settings import SidecarSettings
@@ -30,7 +32,8 @@ def product_rules(generator: OnnxGenerator | None, settings: SidecarSettings) ->
 def product_batcher(generator: Generator, rules: CodingRules, settings: SidecarSettings) -> Batcher:
     """A batcher, not started yet, that asks the model for as many codes as the rules may keep.
 
-    The coder hands it at most `concurrency` texts, so its own queue never overflows.
+    The coder hands it at most `concurrency` texts, so its own queue never overflows. Of `threads` cores each reads
+    its own texts: two cores that share one small text wait for each other more than they help.
     """
     return Batcher(
         generator,
@@ -38,7 +41,19 @@ def product_batcher(generator: Generator, rules: CodingRules, settings: SidecarS
         max_wait_ms=settings.max_wait_ms,
         max_queue=rules.concurrency,
         limit=rules.max_codes,
+        twins=twins_of(generator, settings.threads - 1),
     )
+
+
+def twins_of(generator: Generator, number: int) -> list[Generator]:
+    """The same model so many times more: sessions of their own, everything that is only read in common.
+
+    Raises:
+        BundleError: a graph cannot be opened again.
+    """
+    if not isinstance(generator, OnnxGenerator):
+        return []
+    return [replace(generator, session=Seq2SeqSession.open(generator.bundle, threads=1)) for _ in range(number)]
 
 
 @asynccontextmanager

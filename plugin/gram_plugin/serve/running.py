@@ -56,7 +56,7 @@ def _open_generator(settings: SidecarSettings) -> OnnxGenerator | None:
         _log.warning("no bundle: every document goes in without codes — set GRAM_BUNDLE, then index them again")
         return None
     try:
-        return OnnxGenerator.open(settings.bundle, threads=settings.threads)
+        return OnnxGenerator.open(settings.bundle)
     except (BundleError, DecodeError) as error:
         _log.error("every document goes in without codes and has to be indexed again later: %s", error)
         return None
@@ -95,7 +95,7 @@ def ingest(wish: Wish, console: Console) -> Done:
         GramError: the catalogue, the bundle, the index or OpenSearch are unusable; what was done is kept.
     """
     found = address(wish.url, ca_file=wish.ca_file)
-    generator = OnnxGenerator.open(wish.bundle, threads=wish.threads) if wish.bundle else None
+    generator = OnnxGenerator.open(wish.bundle) if wish.bundle else None
     id_field = wish.id_field or (generator.manifest.id_field if generator else _DEFAULT_ID)
     catalogue = read_catalogue(wish.catalogue, id_field=id_field, skip_invalid=wish.skip_invalid)
     with console.status("checking the catalogue"):
@@ -142,11 +142,12 @@ async def _ingest(
 
 @asynccontextmanager
 async def _coder(generator: OnnxGenerator | None, wish: Wish, url: str) -> AsyncIterator[Coder | None]:
-    """Codes in this process, if there is a model, by the settings that a sidecar would have here."""
+    """Codes in this process, if there is a model, by the settings that a sidecar of so many threads would have here."""
     if generator is None:
         yield None
         return
-    settings = SidecarSettings.from_mapping({**wish.environment, variable("upstream_url"): url})
+    own = {variable("upstream_url"): url, variable("threads"): str(wish.threads)}
+    settings = SidecarSettings.from_mapping({**wish.environment, **own})
     async with coder_in_process(generator, settings, Patience(total_s=None, stall_s=_MODEL_SILENCE_S)) as coder:
         yield coder
 

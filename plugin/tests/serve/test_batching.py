@@ -118,6 +118,33 @@ async def test_answers_of_a_model_that_decodes_one_by_one_do_not_wait_for_the_la
     await with_batcher(Int8Generator(held=True), use, max_wait_ms=5)
 
 
+class MeetingGenerator(RecordingGenerator):
+    """Answers only once another model of the same barrier reads a text too."""
+
+    manifest = SimpleNamespace(precision="int8")
+
+    def __init__(self, barrier: threading.Barrier) -> None:
+        super().__init__()
+        self._barrier = barrier
+
+    def generate(self, texts: Sequence[str], role: Role, limit: int = MAX_CODES) -> list[list[ScoredCode]]:
+        """Codes that name the texts."""
+        self._barrier.wait(10)
+        return super().generate(texts, role, limit)
+
+
+async def test_twins_of_a_model_read_texts_at_the_same_time() -> None:
+    """With one twin two texts are in two models at once, each in one; callers get their own answers."""
+    barrier = threading.Barrier(2)
+    first, second = MeetingGenerator(barrier), MeetingGenerator(barrier)
+    batcher = Batcher(first, twins=[second], max_batch=8, max_wait_ms=0, max_queue=100)
+    await batcher.start()
+    assert await ask(batcher, "a", "b", "c", "d") == [codes_of(text) for text in "abcd"]
+    await batcher.stop()
+    read = [text for model in (first, second) for texts, _ in model.calls for text in texts]
+    assert (len(first.calls), sorted(read)) == (2, ["a", "b", "c", "d"])
+
+
 async def test_a_batch_is_bounded_by_count() -> None:
     """More texts than `max_batch` are several calls in the order of arrival."""
     generator = RecordingGenerator()
