@@ -6,6 +6,7 @@ allows there, so the probabilities of all codes of the codebook sum to one for e
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
@@ -13,10 +14,12 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from gram_plugin.decode.trie import Edges, IntArray, Trie
+from gram_plugin.decode.greatest import greatest
+from gram_plugin.decode.trie import IntArray, Trie
 from gram_plugin.errors import DecodeError
 
 FloatArray = npt.NDArray[np.float64]
+_FEW = 4
 
 
 class Steps(Protocol):
@@ -56,7 +59,7 @@ class _Choice:
     row: IntArray  # [choices] beam that it continues
     text: IntArray  # [choices] ascending
     token: IntArray  # [choices]
-    target: IntArray  # [choices]
+    target: IntArray  # [choices] node, or ~code where a code ends
     score: FloatArray  # [choices]
 
     def only(self, keep: npt.NDArray[np.bool_] | IntArray) -> _Choice:
@@ -66,7 +69,7 @@ class _Choice:
 def search(trie: Trie, steps: Steps, texts: int, *, width: int, limit: int) -> list[Ranking]:
     """The best `limit` codes of each text, found with at most `width` unfinished beams for each.
 
-    With `width` of at least the number of codes the answer is exact.
+    With `width` of at least the number of codes the answer is exact but for the rounding of single precision.
 
     Raises:
         DecodeError: the model answered with a number that is not finite.
@@ -75,7 +78,7 @@ def search(trie: Trie, steps: Steps, texts: int, *, width: int, limit: int) -> l
     found = [Ranking.empty() for _ in range(texts)]
     logits = steps.first()
     while True:
-        choice = _choices(trie.edges(beams.node), beams, logits)
+        choice = _choices(trie, beams, logits, width, limit)
         ends = choice.target < 0
         found = _collect(found, choice.only(ends), limit)
         # A longer code is never more probable than its prefix, so what is below the last place is out.
@@ -87,18 +90,45 @@ def search(trie: Trie, steps: Steps, texts: int, *, width: int, limit: int) -> l
         beams = _Beams(open_.text, open_.target, open_.score)
 
 
-def _choices(edges: Edges, beams: _Beams, logits: npt.NDArray[np.float32]) -> _Choice:
-    raw = logits[edges.row, edges.token].astype(np.float64)  # [edges]
-    if not np.isfinite(raw).all():
+def _choices(trie: Trie, beams: _Beams, logits: npt.NDArray[np.float32], width: int, limit: int) -> _Choice:
+    """Of each beam the edges that can matter: its best `limit` ends and its best `width` others.
+
+    A node may have tens of thousands of edges, so beams go one by one: few passes over views, no index arrays.
+    """
+    edges, scores = [], []
+    for row, (node, score) in enumerate(zip(beams.node.tolist(), beams.score.tolist(), strict=True)):
+        own = slice(int(trie.offsets[node]), int(trie.offsets[node + 1]))
+        log_probability = _log_softmax(logits[row].take(trie.tokens[own]))  # [edges]
+        kept = _kept(log_probability, trie.targets[own], width, limit)
+        edges.append(kept + own.start)
+        scores.append(score + log_probability[kept].astype(np.float64))
+    row_of = np.repeat(np.arange(len(edges)), [kept.size for kept in edges])  # [choices]
+    edge = np.concatenate(edges)  # [choices]
+    token, target = trie.tokens[edge].astype(np.int64), trie.targets[edge].astype(np.int64)
+    return _Choice(row_of, beams.text[row_of], token, target, np.concatenate(scores))
+
+
+def _log_softmax(raw: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Nats, shape of `raw` [edges]."""
+    highest, lowest = raw.max(), raw.min()
+    if not math.isfinite(float(highest) - float(lowest)):
         raise DecodeError("the model answered with numbers that are not finite", next_step="export the bundle again")
-    score = beams.score[edges.row] + _log_softmax(raw, edges)  # [edges]
-    return _Choice(edges.row, beams.text[edges.row], edges.token, edges.target, score)
+    shifted = raw - highest  # [edges]
+    return np.asarray(shifted - np.float32(np.log(np.exp(shifted).sum(dtype=np.float64))))
 
 
-def _log_softmax(raw: FloatArray, edges: Edges) -> FloatArray:
-    shifted = raw - np.maximum.reduceat(raw, edges.start)[edges.row]  # [edges]
-    total = np.add.reduceat(np.exp(shifted), edges.start)  # [rows]
-    return shifted - np.log(total)[edges.row]  # [edges]
+def _kept(score: npt.NDArray[np.float32], targets: npt.NDArray[np.int32], width: int, limit: int) -> IntArray:
+    """Positions of at least the best `limit` ends and the best `width` other edges."""
+    if score.size <= _FEW * (width + limit):
+        return np.arange(score.size)  # to choose now would cost more than it saves later
+    ends = targets < 0  # [edges]
+    ended = int(np.count_nonzero(ends))
+    if ended in (0, ends.size):
+        return greatest(score, limit if ended else width)
+    lowest = np.float32(-np.inf)
+    best_ends = greatest(np.where(ends, score, lowest), min(limit, ended))
+    best_others = greatest(np.where(ends, lowest, score), min(width, ends.size - ended))
+    return np.concatenate([best_ends, best_others])
 
 
 def _collect(found: list[Ranking], ended: _Choice, limit: int) -> list[Ranking]:
@@ -112,7 +142,7 @@ def _collect(found: list[Ranking], ended: _Choice, limit: int) -> list[Ranking]:
 def _merged(ranking: Ranking, code: IntArray, score: FloatArray, limit: int) -> Ranking:
     code = np.concatenate([ranking.code, code])
     score = np.concatenate([ranking.log_probability, score])
-    best = _best(score, limit)
+    best = greatest(score, limit)
     return Ranking(code[best], score[best])
 
 
@@ -124,14 +154,5 @@ def _bar(found: list[Ranking], limit: int) -> FloatArray:
 
 def _best_of_each(text: IntArray, score: FloatArray, texts: int, width: int) -> IntArray:
     bounds = np.searchsorted(text, np.arange(texts + 1))
-    parts = [low + _best(score[low:high], width) for low, high in pairwise(bounds)]
+    parts = [low + greatest(score[low:high], width) for low, high in pairwise(bounds)]
     return np.concatenate(parts)
-
-
-def _best(score: FloatArray, count: int) -> IntArray:
-    """Positions of the `count` greatest, greatest first, equals in their order."""
-    if score.size <= count:
-        return np.argsort(-score, kind="stable")
-    threshold = np.partition(score, -count)[-count]
-    kept = np.flatnonzero(score >= threshold)
-    return kept[np.argsort(-score[kept], kind="stable")[:count]]

@@ -25,6 +25,7 @@ from gram_plugin.contract.codes import BEAM_WIDTH, MAX_CODES, Code, Role, Scored
 from gram_plugin.contract.tagging import CodeFinder, Tagger
 from gram_plugin.contract.text import MAX_QUERY_CHARS
 from gram_plugin.decode.beam import Ranking, search
+from gram_plugin.decode.greatest import greatest
 from gram_plugin.decode.linear import LinearArm
 from gram_plugin.decode.session import Batch, DecoderSteps, Seq2SeqSession
 from gram_plugin.decode.trie import Columns, Trie, trie_of
@@ -82,7 +83,7 @@ class OnnxGenerator:
     def of(cls, bundle: Bundle, *, threads: int = 1, beam_width: int = BEAM_WIDTH) -> OnnxGenerator:
         """Serves a bundle that is open already; raises like `open`."""
         tokenizer = _open_tokenizer(bundle.file(TOKENIZER))
-        session = Seq2SeqSession.open(bundle, threads=threads)
+        session = Seq2SeqSession.open(bundle, threads=threads, rows=beam_width)
         columns = Columns.of(bundle.manifest.tokens, len(attributes_of(bundle.codebook)), session.vocabulary)
         _check_vocabulary(bundle, tokenizer, session.vocabulary, columns)
         linear = LinearArm.load(bundle.file(LINEAR), len(bundle.codebook)) if bundle.manifest.linear_share else None
@@ -191,7 +192,7 @@ def blend(written: Ranking, linear: npt.NDArray[np.float64] | None, share: float
     """
     if linear is None:
         return Ranking.empty()
-    likeliest = np.argpartition(-linear, min(limit, linear.size - 1))[:limit]  # (<= limit,)
+    likeliest = greatest(linear, limit)  # (<= limit,)
     codes = np.union1d(likeliest, written.code)  # ascending
     probability = share * np.exp(linear[codes])
     probability[np.searchsorted(codes, written.code)] += (1 - share) * np.exp(written.log_probability)

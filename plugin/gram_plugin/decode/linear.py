@@ -55,9 +55,10 @@ class LinearArm:
         direction = self.direction(text)
         if direction is None:
             return None
-        logits = (self.codes @ (direction * np.float32(QUERY_LENGTH)) + self.bias).astype(np.float64)  # (codes,)
-        highest = logits.max()
-        alone = np.asarray(logits - highest - np.log(np.exp(logits - highest).sum()))
+        logits = self.codes @ (direction * np.float32(QUERY_LENGTH)) + self.bias  # (codes,)
+        shifted = logits - logits.max()
+        # Single precision, but for the sum: twice as fast, and a ten-millionth is nothing to a probability.
+        alone = shifted.astype(np.float64) - np.log(np.exp(shifted).sum(dtype=np.float64))
         return alone if self.nearest is None else self.nearest.mixed(alone, direction)
 
     def direction(self, text: str) -> Floats | None:

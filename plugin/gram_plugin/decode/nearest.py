@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gram_plugin.decode.greatest import greatest
+
 Floats = npt.NDArray[np.float32]
 
 NEIGHBOURS = 30
@@ -47,23 +49,26 @@ class NearestQueries:
             log_probabilities: of the classifier, nats, shape (codes,).
             direction: the query's vector, of length 1, shape (width,).
         """
-        near = self.probabilities(direction, len(log_probabilities))
-        with np.errstate(divide="ignore"):  # log 0 is what is meant: a code that no neighbour wants
-            return np.asarray(
-                np.logaddexp(np.log1p(-self.share) + log_probabilities, np.log(self.share) + np.log(near))
-            )
+        near = self.probabilities(direction, len(log_probabilities))  # (codes,)
+        wanted = np.flatnonzero(near)  # few of many codes, and for the others the sum has one term
+        with np.errstate(divide="ignore"):  # log 0 is what is meant where the share is one
+            found = log_probabilities + np.log1p(-self.share)  # (codes,)
+        found[wanted] = np.logaddexp(found[wanted], np.log(self.share * near[wanted]))
+        return np.asarray(found)
 
     def probabilities(self, direction: Floats, codes: int) -> npt.NDArray[np.float64]:
         """Σ cos^4 · weights / (Σ cos^4 + doubt) over the nearest; sums to less than one; shape (codes,)."""
         cosines = self.vectors @ direction  # (queries,)
-        nearest = _greatest(cosines, NEIGHBOURS)
+        nearest = greatest(cosines, NEIGHBOURS)
+        nearest = nearest[cosines[nearest] > 0]
         closeness = cosines[nearest].astype(np.float64) ** SHARPNESS  # (nearest,)
-        found = np.zeros(codes)
+        if not nearest.size:
+            return np.zeros(codes)
         parts = closeness / (closeness.sum() + DOUBT)  # (nearest,)
-        for at, part in zip(nearest.tolist(), parts.tolist(), strict=True):
-            own = slice(self.offsets[at], self.offsets[at + 1])
-            found[self.codes[own]] += part * self.weights[own]
-        return found
+        spans = [slice(self.offsets[at], self.offsets[at + 1]) for at in nearest.tolist()]
+        wanted = np.concatenate([self.codes[own] for own in spans])  # (codes of all nearest,)
+        weights = np.concatenate([part * self.weights[own] for own, part in zip(spans, parts, strict=True)])
+        return np.asarray(np.bincount(wanted, weights, minlength=codes), dtype=np.float64)
 
     def arrays(self) -> dict[str, Any]:
         """What a file keeps, vectors and weights in half precision."""
@@ -101,9 +106,3 @@ class NearestQueries:
         within = bool(((self.codes >= 0) & (self.codes < codes)).all())
         finite = bool(np.isfinite(self.vectors).all() and np.isfinite(self.weights).all() and (self.weights >= 0).all())
         return ascending and within and finite and 0 < self.share <= 1
-
-
-def _greatest(values: Floats, count: int) -> npt.NDArray[np.intp]:
-    """Where the greatest `count` values stand that are above 0."""
-    places = np.argpartition(-values, count - 1)[:count] if len(values) > count else np.arange(len(values))
-    return np.asarray(places[values[places] > 0])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from gram_plugin.contract.bundle import Bundle, Graph, Tensor
+from gram_plugin.contract.codes import BEAM_WIDTH
 from gram_plugin.decode.trie import IntArray
 from gram_plugin.errors import BundleError, DecodeError
 
@@ -53,17 +55,37 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class LoneSession:
+    """The same graphs for one text alone, with the axes fixed that are then known.
+
+    onnxruntime folds what it can compute of known shapes when it opens a graph, and that is half of all nodes of
+    models this small. Longer codes than of two attributes go on in the graph of any shape.
+
+    Attributes:
+        encoder: of one text.
+        first: the decoder's first step, one row.
+        second: the decoder's second step, `rows` rows.
+    """
+
+    encoder: ort.InferenceSession
+    first: ort.InferenceSession
+    second: ort.InferenceSession
+    rows: int
+
+
+@dataclass(frozen=True)
 class Seq2SeqSession:
     """An encoder and a merged decoder with key-value cache; safe for one call at a time."""
 
     encoder: ort.InferenceSession
     decoder: ort.InferenceSession
+    lone: LoneSession
     past: Mapping[str, Tensor]
     vocabulary: int
 
     @classmethod
-    def open(cls, bundle: Bundle, *, threads: int) -> Seq2SeqSession:
-        """Opens both graphs with `threads` threads (1 or more) each.
+    def open(cls, bundle: Bundle, *, threads: int, rows: int = BEAM_WIDTH) -> Seq2SeqSession:
+        """Opens both graphs with `threads` threads (1 or more) each; `rows` beams of one text run fastest.
 
         Raises:
             BundleError: a graph cannot be opened, or its inputs and outputs are not those of the manifest.
@@ -76,12 +98,19 @@ class Seq2SeqSession:
         vocabulary = logits.axes[-1]
         if not isinstance(vocabulary, int):
             raise BundleError(f"{decoder.file}: the last axis of 'logits' must be a number", next_step=_REMAKE)
-        return cls(_open(bundle, encoder, threads), _open(bundle, decoder, threads), past, vocabulary)
+        whole = (_checked(bundle, encoder, threads), _checked(bundle, decoder, threads))
+        return cls(*whole, _lone(bundle, encoder, decoder, threads, rows), past, vocabulary)
+
+    @cached_property
+    def unread(self) -> Cache:
+        """The cache that the first step is given and does not read."""
+        return {name: np.zeros(_unused_shape(tensor), np.float32) for name, tensor in self.past.items()}
 
     def read(self, batch: Batch, *, start: int, offset: int = 0) -> DecoderSteps:
         """Runs the encoder; the decoder will begin with token `start`, and add `offset` to tokens that it is given."""
         feed = {"input_ids": batch.ids, "attention_mask": batch.mask}
-        hidden = _run(self.encoder, ["last_hidden_state"], feed)[0]  # [texts, tokens, width]
+        encoder = self.lone.encoder if len(batch.ids) == 1 else self.encoder
+        hidden = _run(encoder, ["last_hidden_state"], feed)[0]  # [texts, tokens, width]
         return DecoderSteps(self, batch.mask, hidden, start, offset)
 
 
@@ -94,6 +123,7 @@ class DecoderSteps:
         self._hidden = hidden  # [texts, tokens, width]
         self._start = start
         self._offset = offset
+        self._written = 0
         self._text_of_row = np.arange(len(mask))  # [rows]
         self._self_cache: Cache = {}  # each [rows, heads, steps, head width]
         self._cross_cache: Cache = {}  # each [texts, heads, tokens, head width]
@@ -108,34 +138,42 @@ class DecoderSteps:
             "encoder_attention_mask": self._mask,
             "encoder_hidden_states": self._hidden,
             "use_cache_branch": np.array([False]),
-            **{name: np.zeros(_unused_shape(tensor), np.float32) for name, tensor in self._session.past.items()},
+            **self._session.unread,
         }
-        found = self._step(feed, [*self._self_names, *self._cross_names])
+        decoder = self._session.lone.first if texts == 1 else self._session.decoder
+        found = self._step(decoder, feed, [*self._self_names, *self._cross_names])
         self._cross_cache = {name: found.cache[name] for name in self._cross_names}
         self._self_cache = {name: found.cache[name] for name in self._self_names}
         return found.logits
 
     def next(self, rows: IntArray, tokens: IntArray) -> Float32Array:
         """Logits [beams, vocabulary] after `tokens` [beams]; beam i goes on from row `rows[i]`."""
-        self._text_of_row = self._text_of_row[rows]  # [beams]
+        beams, lone = len(rows), self._session.lone
+        decoder = self._session.decoder
+        if self._written == 0 and len(self._mask) == 1 and beams <= lone.rows:
+            # A beam that comes again changes nothing for the others, not even the scale of int8 activations.
+            decoder, filled = lone.second, np.resize(np.arange(beams), lone.rows)  # [lone.rows]
+            rows, tokens = rows[filled], tokens[filled]
+        self._text_of_row = self._text_of_row[rows]  # [rows]
         feed = {
-            "input_ids": tokens[:, None] + self._offset,  # [beams, 1]
-            "encoder_attention_mask": self._mask[self._text_of_row],  # [beams, tokens]
-            "encoder_hidden_states": self._hidden,  # not read any more: the cross cache holds what it needs
+            "input_ids": tokens[:, None] + self._offset,  # [rows, 1]
+            "encoder_attention_mask": self._mask[self._text_of_row],  # [rows, tokens]
+            "encoder_hidden_states": self._hidden[self._text_of_row],  # not read: the cross cache holds what it needs
             "use_cache_branch": np.array([True]),
             **{name: cache[rows] for name, cache in self._self_cache.items()},
             **self._cross_rows(),
         }
-        found = self._step(feed, self._self_names)
+        found = self._step(decoder, feed, self._self_names)
         self._self_cache = found.cache
-        return found.logits
+        self._written += 1
+        return found.logits[:beams]
 
     def _cross_rows(self) -> Cache:
         return {name: cache[self._text_of_row] for name, cache in self._cross_cache.items()}
 
-    def _step(self, feed: Mapping[str, Any], names: Sequence[str]) -> _Found:
+    def _step(self, decoder: ort.InferenceSession, feed: Mapping[str, Any], names: Sequence[str]) -> _Found:
         wanted = ["logits", *(name.replace(_PAST, _PRESENT) for name in names)]
-        logits, *present = _run(self._session.decoder, wanted, feed)
+        logits, *present = _run(decoder, wanted, feed)
         return _Found(logits[:, -1, :], dict(zip(names, present, strict=True)))
 
 
@@ -173,18 +211,41 @@ def _require(names: Sequence[str], tensors: Sequence[Tensor], kind: str, graph: 
         raise BundleError(f"{graph.file}: decoding needs {kind} {', '.join(map(repr, missing))}", next_step=_REMAKE)
 
 
-def _open(bundle: Bundle, graph: Graph, threads: int) -> ort.InferenceSession:
+def _lone(bundle: Bundle, encoder: Graph, decoder: Graph, threads: int, rows: int) -> LoneSession:
+    texts, steps = _input(decoder, "input_ids").axes[:2]
+    past = next(tensor for tensor in decoder.inputs if tensor.name.startswith(_PAST) and _SELF in tensor.name)
+    return LoneSession(
+        _open(bundle, encoder, threads, {_input(encoder, "input_ids").axes[0]: 1}),
+        _open(bundle, decoder, threads, {texts: 1, steps: 1}),
+        _open(bundle, decoder, threads, {texts: rows, steps: 1, past.axes[2]: 1}),
+        rows,
+    )
+
+
+def _input(graph: Graph, name: str) -> Tensor:
+    return next(tensor for tensor in graph.inputs if tensor.name == name)
+
+
+def _checked(bundle: Bundle, graph: Graph, threads: int) -> ort.InferenceSession:
+    session = _open(bundle, graph, threads, {})
+    _compare(graph.inputs, session.get_inputs(), "input", graph)
+    _compare(graph.outputs, session.get_outputs(), "output", graph)
+    return session
+
+
+def _open(bundle: Bundle, graph: Graph, threads: int, sizes: Mapping[int | str, int]) -> ort.InferenceSession:
+    """Opens a graph; `sizes` fixes axes that it leaves open, by their names."""
     path = bundle.file(graph.file)
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    for axis, size in sizes.items():
+        if isinstance(axis, str):
+            options.add_free_dimension_override_by_name(axis, size)
     try:
-        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors share no parent but Exception
         raise BundleError(f"{path} cannot be opened by onnxruntime: {error}", next_step=_REMAKE) from error
-    _compare(graph.inputs, session.get_inputs(), "input", graph)
-    _compare(graph.outputs, session.get_outputs(), "output", graph)
-    return session
 
 
 def _compare(declared: Sequence[Tensor], found: Sequence[ort.NodeArg], kind: str, graph: Graph) -> None:

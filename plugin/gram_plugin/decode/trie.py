@@ -22,16 +22,6 @@ _NO_TOKEN = -1
 
 
 @dataclass(frozen=True)
-class Edges:
-    """Edges of several nodes, grouped by node in the order asked; all arrays int64."""
-
-    row: IntArray  # [edges] index of the asked node that the edge leaves
-    start: IntArray  # [rows] where the edges of each asked node begin
-    token: IntArray  # [edges]
-    target: IntArray  # [edges] node, or ~code where a code ends
-
-
-@dataclass(frozen=True)
 class Trie:
     """Codes as paths of tokens; node 0 is the root."""
 
@@ -45,15 +35,6 @@ class Trie:
         table = _table(paths)
         order = np.lexsort(table.T[::-1])
         return _link(table[order], order, eos)
-
-    def edges(self, nodes: IntArray) -> Edges:
-        """The edges of `nodes` (int64 [rows], none of them a leaf)."""
-        first = self.offsets[nodes].astype(np.int64)  # [rows]
-        count = self.offsets[nodes + 1] - first  # [rows]
-        start = np.cumsum(count) - count  # [rows]
-        row = np.repeat(np.arange(nodes.size), count)  # [edges]
-        index = np.arange(row.size) + np.repeat(first - start, count)  # [edges]
-        return Edges(row, start, self.tokens[index].astype(np.int64), self.targets[index].astype(np.int64))
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ EOS = 1
 VOCABULARY = 8
 
 Path = tuple[int, ...]
+ROUNDING = 1e-5
+"""Nats: a softmax over single-precision logits, once for each of at most five steps."""
 paths = st.lists(st.lists(st.integers(2, 7), min_size=1, max_size=4).map(tuple), min_size=1, max_size=30, unique=True)
 
 
@@ -71,14 +73,35 @@ def test_a_wide_beam_equals_brute_force(codes: list[Path], text: int) -> None:
     expected = brute_force(codes, text)
     found = ask(codes, [text], width=len(codes), limit=len(codes))[0]
     assert found.code.tolist() == np.argsort(-expected).tolist()
-    np.testing.assert_allclose(found.log_probability, np.sort(expected)[::-1], atol=1e-9)
+    np.testing.assert_allclose(found.log_probability, np.sort(expected)[::-1], atol=ROUNDING)
 
 
 @given(paths, st.integers(0, 99))
 def test_probabilities_over_the_codebook_sum_to_one(codes: list[Path], text: int) -> None:
     """No probability is lost to what the trie forbids."""
     found = ask(codes, [text], width=len(codes), limit=len(codes))[0]
-    assert np.exp(found.log_probability).sum() == pytest.approx(1.0, abs=1e-9)
+    assert np.exp(found.log_probability).sum() == pytest.approx(1.0, abs=ROUNDING)
+
+
+@given(st.integers(0, 99), st.integers(1, 12), st.integers(1, 12))
+def test_the_best_of_a_wide_node_are_found_among_many(text: int, width: int, limit: int) -> None:
+    """Where a node has hundreds of edges, ends and others, looking only at the best of them misses nothing."""
+    vocabulary = 400
+    codes = [(token,) for token in range(2, vocabulary, 2)] + [(token, 2) for token in range(3, vocabulary, 2)]
+    codes += [(token, 4) for token in range(3, vocabulary, 2)]
+
+    class Wide(FakeSteps):
+        def _logits(self) -> npt.NDArray[np.float32]:
+            rngs = [np.random.default_rng([text, *prefix]) for text, prefix in self.rows]
+            return np.stack([rng.normal(0, 3, vocabulary).astype(np.float32) for rng in rngs])
+
+    exact = search(Trie.of(codes, EOS), Wide([text]), 1, width=len(codes), limit=len(codes))[0]
+    found = search(Trie.of(codes, EOS), Wide([text]), 1, width=width, limit=limit)[0]
+    every = dict(zip(exact.code.tolist(), exact.log_probability.tolist(), strict=True))
+    assert found.code.size == limit
+    np.testing.assert_allclose(found.log_probability, [every[code] for code in found.code.tolist()], atol=ROUNDING)
+    ends = [code for code in exact.code.tolist() if len(codes[code]) == 1][:limit]
+    assert found.log_probability[-1] >= min(every[code] for code in ends) - ROUNDING
 
 
 @given(paths, st.lists(st.integers(0, 99), min_size=1, max_size=4), st.integers(1, 6), st.integers(1, 6))
@@ -100,7 +123,7 @@ def test_a_narrow_beam_may_miss_codes_but_never_misstates_them(
     """What is found carries its exact probability, is in order, and is at most `limit` codes."""
     expected = brute_force(codes, text)
     found = ask(codes, [text], width=width, limit=limit)[0]
-    np.testing.assert_allclose(found.log_probability, expected[found.code], atol=1e-9)
+    np.testing.assert_allclose(found.log_probability, expected[found.code], atol=ROUNDING)
     assert (np.diff(found.log_probability) <= 0).all()
     assert 1 <= found.code.size <= limit
     assert len(set(found.code.tolist())) == found.code.size
@@ -123,13 +146,14 @@ def test_the_search_stops_when_no_beam_can_reach_the_last_place() -> None:
     assert steps.asked == 1
 
 
-def test_a_model_that_answers_no_number_is_an_error() -> None:
-    """Not-a-number never becomes a ranking."""
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_a_model_that_answers_no_number_is_an_error(number: float) -> None:
+    """Not-a-number and the infinite never become a ranking."""
 
     class Broken(FakeSteps):
         def first(self) -> npt.NDArray[np.float32]:
-            """No number."""
-            return np.full((1, VOCABULARY), np.nan, np.float32)
+            """One that is none."""
+            return np.array([[0.0, 1.0, number, *[0.0] * (VOCABULARY - 3)]], np.float32)
 
     with pytest.raises(DecodeError, match="not finite"):
         search(Trie.of([(2,), (3,)], EOS), Broken([0]), 1, width=2, limit=2)

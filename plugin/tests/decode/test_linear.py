@@ -63,11 +63,11 @@ def written(folder: Path, **arrays: Any) -> Path:
 @settings(deadline=None)
 @given(text=st.text(min_size=1, max_size=40).filter(lambda text: bool(features_of(text).buckets)))
 def test_log_probabilities_equal_the_slow_reference_and_spread_one(arm: LinearArm, text: str) -> None:
-    """Of any text with features every code has its log softmax, and the probabilities sum to one."""
+    """Of any text with features every code has its log softmax; the probabilities sum to one, in single precision."""
     found = arm.log_probabilities(text)
     assert found is not None
     np.testing.assert_allclose(found, slow_log_probabilities(arm, text), atol=1e-4)
-    assert np.exp(found).sum() == pytest.approx(1.0, abs=1e-12)
+    assert np.exp(found).sum() == pytest.approx(1.0, abs=1e-5)
 
 
 @pytest.mark.parametrize("text", ["", " ", "—!?"])

@@ -49,6 +49,25 @@ def test_cached_steps_equal_reading_the_whole_prefix(generator: OnnxGenerator) -
     np.testing.assert_allclose(third, [without_cache(session, batch, t, p) for t, p in prefixes], atol=1e-5)
 
 
+@pytest.mark.parametrize("beams", [1, 4, 10, 11])
+def test_one_text_alone_gets_the_numbers_of_the_graph_of_any_shape(generator: OnnxGenerator, beams: int) -> None:
+    """With axes fixed, with rows filled up, and with more beams than were fixed: only speed differs."""
+    batch = Batch.of([[2, 40, 50, 60, 1]], pad=0)
+    session = generator.session
+    steps = session.read(batch, start=0)
+    tokens = np.arange(260, 260 + beams)
+    found = [
+        steps.first(),
+        steps.next(np.zeros(beams, np.int64), tokens),
+        steps.next(np.array([beams - 1]), tokens[:1]),
+    ]
+    last = int(tokens[-1])
+    prefixes = [[[0]], [[0, int(token)] for token in tokens], [[0, last, 260]]]
+    for logits, asked in zip(found, prefixes, strict=True):
+        expected = [without_cache(session, batch, 0, prefix) for prefix in asked]
+        np.testing.assert_allclose(logits, expected, atol=1e-5)
+
+
 def test_a_batch_is_padded_on_the_right() -> None:
     """Padding has mask 0 and the padding token."""
     batch = Batch.of([[5, 6, 7], [8]], pad=9)

@@ -44,25 +44,11 @@ def test_tokens_of_a_node_are_distinct_and_ascending(codes: list[tuple[int, ...]
         assert (np.diff(trie.tokens[low:high]) > 0).all()
 
 
-@given(paths)
-def test_edges_of_several_nodes_are_those_of_each(codes: list[tuple[int, ...]]) -> None:
-    """Asking for nodes together, repeated and in any order, is asking for each."""
-    trie = Trie.of(codes, EOS)
-    inner = np.flatnonzero(np.diff(trie.offsets))
-    nodes = np.concatenate([inner[::-1], inner[:1]])
-    edges = trie.edges(nodes)
-    for row, node in enumerate(nodes):
-        own = slice(trie.offsets[node], trie.offsets[node + 1])
-        assert edges.token[edges.row == row].tolist() == trie.tokens[own].tolist()
-        assert edges.target[edges.row == row].tolist() == trie.targets[own].tolist()
-        assert edges.start[row] == np.flatnonzero(edges.row == row)[0]
-
-
 def test_a_code_that_nothing_can_follow_ends_without_a_step_of_its_own() -> None:
     """Only codes that are prefixes of others have an edge for the end token."""
     trie = Trie.of([(5,), (5, 6), (9,)], EOS)
-    assert trie.edges(np.array([0])).target.tolist() == [1, ~2]
-    assert trie.edges(np.array([1])).token.tolist() == [EOS, 6]
+    assert trie.targets[: trie.offsets[1]].tolist() == [1, ~2]
+    assert trie.tokens[trie.offsets[1] : trie.offsets[2]].tolist() == [EOS, 6]
 
 
 def test_attributes_are_numbered_in_canonical_order() -> None:
