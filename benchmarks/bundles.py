@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gram_exporter.package import export_bundle
-from gram_exporter.parity import Tolerance
 from gram_exporter.shop.shop import make_shop
-from gram_exporter.untrained import CODEBOOK, Shape, write_untrained
-from gram_plugin.contract.bundle import LINEAR, read_codebook
+from gram_plugin.contract.bundle import CODEBOOK, LINEAR, read_codebook
 from gram_plugin.contract.features import BUCKETS
 from gram_plugin.decode.linear import LinearArm
 from gram_plugin.decode.nearest import NearestQueries
 
-ANYTHING = Tolerance(logits=1.0, same_best_code=0.0, common_codes=0.0)
+if TYPE_CHECKING:
+    from gram_exporter.untrained import Shape
+
 LINEAR_SHARE = 0.6
 """The linear arm's part: between 0 and 1, so that both models are asked, as trained bundles mostly are."""
 LINEAR_WIDTH = 96
@@ -26,15 +26,20 @@ ASKED_QUERIES = 2000
 CODES_OF_QUERY = 24
 
 
-def make_bundle(target: Path, shape: Shape, precision: str, *, with_linear: bool = True) -> Path:
+def make_bundle(target: Path, shape: Shape | None = None, precision: str = "int8", *, with_linear: bool = True) -> Path:
     """Writes a bundle of random weights, with a linear arm and nearest queries unless told otherwise."""
+    from gram_exporter.package import export_bundle  # loads torch: seconds that who brings a bundle need not wait
+    from gram_exporter.parity import Tolerance
+    from gram_exporter.untrained import Shape, write_untrained
+
+    anything = Tolerance(logits=1.0, same_best_code=0.0, common_codes=0.0)
     with tempfile.TemporaryDirectory() as room:
-        write_untrained(Path(room), shape)
+        write_untrained(Path(room), shape or Shape())
         if with_linear:
             codes = len(read_codebook(Path(room) / CODEBOOK))
             random_linear(codes, queries=ASKED_QUERIES).save(Path(room) / LINEAR)
         share = LINEAR_SHARE if with_linear else 0.0
-        return export_bundle(Path(room), target, precision=precision, tolerance=ANYTHING, share=share).path
+        return export_bundle(Path(room), target, precision=precision, tolerance=anything, share=share).path
 
 
 def random_linear(codes: int, *, queries: int = 0) -> LinearArm:

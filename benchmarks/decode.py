@@ -19,7 +19,6 @@ from rich.console import Console
 
 from bundles import make_bundle, shop_queries
 from figures import Spread, Table, show, show_place
-from gram_exporter.untrained import Shape
 from gram_plugin.contract.codes import Role
 from gram_plugin.contract.text import render_query
 from gram_plugin.decode.generator import OnnxGenerator
@@ -27,9 +26,6 @@ from gram_plugin.progress import Progress, reporting
 from minilm import MiniLM, export_encoder
 from parts import DECODER, WHOLE, Clock, watched
 
-TINY = Shape(
-    d_model=16, d_ff=24, heads=2, encoder_layers=1, decoder_layers=1, text_tokens=260, types=4, brands=5, codes=40
-)
 WARM = 20
 PAUSE_S = 0.005
 """Between two questions to models of several threads: onnxruntime's threads spin a little while after each."""
@@ -46,22 +42,28 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0, help="longest time for each number of threads")
     parser.add_argument("--encoder", type=Path, help="checkpoint folder of the rival")
     parser.add_argument("--profile", action="store_true", help="also where the time goes, part by part")
-    parser.add_argument("--small", action="store_true", help="a tiny model, to see that all of it runs")
     parser.add_argument("--tiny", type=Path, help="only write the tiny fp32 bundle of the decoder's tests to a folder")
     chosen = parser.parse_args()
     if chosen.tiny:
-        make_bundle(chosen.tiny, TINY, "fp32", with_linear=False)
+        make_tiny(chosen.tiny)
         return
     show_place()
     with tempfile.TemporaryDirectory() as room, reporting(Console(stderr=True)) as progress:
-        shape = TINY if chosen.small else Shape()
-        bundle = chosen.bundle or make_bundle(Path(room) / "random-weights", shape, "int8")
+        bundle = chosen.bundle or make_bundle(Path(room) / "random-weights")
         rival = export_encoder(chosen.encoder, Path(room) / "minilm")
         queries = [render_query(text) for text in shop_queries()]
         asked = [queries[number % len(queries)] for number in range(chosen.queries + WARM)]
         show(compared(bundle, rival, asked, chosen.seconds, progress))
         if chosen.profile:
             show(profile(bundle, asked))
+
+
+def make_tiny(target: Path) -> None:
+    """Writes the bundle that lies beside the decoder's tests."""
+    from gram_exporter.untrained import Shape
+
+    sizes = {"d_model": 16, "d_ff": 24, "heads": 2, "encoder_layers": 1, "decoder_layers": 1, "text_tokens": 260}
+    make_bundle(target, Shape(**sizes, types=4, brands=5, codes=40), "fp32", with_linear=False)
 
 
 def compared(bundle: Path, rival: Path | None, asked: Sequence[str], most_s: float, progress: Progress) -> Table:

