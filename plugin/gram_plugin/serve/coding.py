@@ -39,6 +39,8 @@ class Reason(StrEnum):
     NO_MODEL = "no-model"
     BREAKER = "breaker-open"
     UPDATE = "partial-update"
+    SCRIPT = "script"
+    UNMARKED = "script-unmarked"
     NO_MAPPING = "no-mapping"
     UNKNOWN_MAPPING = "unknown-mapping"
     MALFORMED = "malformed-body"
@@ -85,10 +87,14 @@ class Patience:
 
 @dataclass(frozen=True)
 class Coded:
-    """The `gram` object of one document; `reason` says why it has no codes, None where it was coded."""
+    """The `gram` object of one document; `reason` says why it has no codes, None where it was coded.
+
+    `said` is what the model, or the rendering, said of the document itself; empty where it is not to blame.
+    """
 
     gram: Mapping[str, Any]
     reason: Reason | None = None
+    said: str = ""
 
 
 @dataclass(frozen=True)
@@ -101,6 +107,14 @@ class Reading:
 
 
 @dataclass(frozen=True)
+class _Failure:
+    """Why a text has no codes, and what the model said of it."""
+
+    reason: Reason
+    said: str = ""
+
+
+@dataclass(frozen=True)
 class _Text:
     """A rendered product, the hash that stands for its text and its model, and the codes that it surely has."""
 
@@ -110,6 +124,16 @@ class _Text:
 
 
 Codes = tuple[ScoredCode, ...]
+
+Answer = Codes | _Failure
+
+
+class How(StrEnum):
+    """Where the codes of a text came from; `JOINED` are those of an equal text of the same request."""
+
+    CACHED = "cached"
+    JOINED = "joined"
+    DECODED = "decoded"
 
 
 class CodeCache:
@@ -150,6 +174,7 @@ class Coder:
         rules: what is rendered and what is kept.
         patience: how long to wait for the model.
         clock: gives the time for `gram.at`.
+        count: told of each call how many of its texts got codes, by where these came from.
     """
 
     def __init__(
@@ -159,11 +184,13 @@ class Coder:
         patience: Patience | None = None,
         *,
         clock: Callable[[], datetime] = utc_now,
+        count: Callable[[How, int], object] = lambda how, number: None,
     ) -> None:
         self._batcher = batcher
         self._rules = rules
         self._patience = patience or Patience()
         self._clock = clock
+        self._count = count
         self._cache = CodeCache(rules.cache_entries)
         self._places = asyncio.Semaphore(rules.concurrency)
         self._breaker = Breaker(self._patience.failures, self._patience.pause_s)
@@ -184,38 +211,53 @@ class Coder:
         if batcher is None:
             return [Coded(self.pending(), Reason.NO_MODEL) for _ in sources]
         texts = await asyncio.to_thread(self._render, sources, batcher.generation)
-        known = {text.hash: codes for text in texts if text and (codes := self._cache.get(text.hash)) is not None}
-        missing = {text.hash: text for text in texts if text and text.hash not in known}
-        answers: dict[str, Codes | Reason] = {**known, **await self._ask(missing, batcher)}
-        return [self._coded(text, answers, batcher.generation) for text in texts]
+        read = [text for text in texts if isinstance(text, _Text)]
+        known = {text.hash: codes for text in read if (codes := self._cache.get(text.hash)) is not None}
+        missing = {text.hash: text for text in read if text.hash not in known}
+        answers = {**known, **await self._ask(missing, batcher)}
+        self._tell(read, known.keys(), answers)
+        return [
+            self._coded(text, answers, batcher.generation) if isinstance(text, _Text) else self._failed(text)
+            for text in texts
+        ]
 
     async def read_products(self, sources: Sequence[Mapping[str, Any]]) -> list[Reading | None]:
         """What `code_products` would read of each product, in order; None for one that it cannot. Asks no model."""
         generation = self._batcher.generation if self._batcher else ""
         texts = await asyncio.to_thread(self._render, sources, generation)
-        return [Reading(text.hash, bool(text.rendered), text.tags) if text else None for text in texts]
+        return [
+            Reading(text.hash, bool(text.rendered), text.tags) if isinstance(text, _Text) else None for text in texts
+        ]
 
-    def _render(self, sources: Sequence[Mapping[str, Any]], generation: str) -> list[_Text | None]:
+    def _tell(self, texts: Sequence[_Text], cached: Collection[str], answers: Mapping[str, Answer]) -> None:
+        """Counts where the codes of texts came from; what has no words needs none."""
+        hashes = [text.hash for text in texts if text.rendered and not isinstance(answers[text.hash], _Failure)]
+        hits = sum(key in cached for key in hashes)
+        decoded = len(set(hashes) - set(cached))
+        for how, number in ((How.CACHED, hits), (How.DECODED, decoded), (How.JOINED, len(hashes) - hits - decoded)):
+            self._count(how, number)
+
+    def _render(self, sources: Sequence[Mapping[str, Any]], generation: str) -> list[_Text | _Failure]:
         return [self._text_of(source, generation) for source in sources]
 
-    def _text_of(self, source: Mapping[str, Any], generation: str) -> _Text | None:
+    def _text_of(self, source: Mapping[str, Any], generation: str) -> _Text | _Failure:
         try:
             rendered = render_product(source, self._rules.rendering)
             tags = tuple(self._rules.tags(source)) if self._rules.tags else ()
         except (ValueError, RecursionError) as error:
             _log.warning("a product cannot be rendered: %r", error)
-            return None
+            return _Failure(Reason.UNREADABLE, repr(error))
         return _Text(rendered, source_hash(rendered, generation), tags)
 
-    async def _ask(self, missing: Mapping[str, _Text], batcher: Batcher) -> dict[str, Codes | Reason]:
+    async def _ask(self, missing: Mapping[str, _Text], batcher: Batcher) -> dict[str, Answer]:
         """Codes, or the reason why there are none, by source hash."""
-        empty: dict[str, Codes | Reason] = {key: () for key, text in missing.items() if not text.rendered}
+        empty: dict[str, Answer] = {key: () for key, text in missing.items() if not text.rendered}
         asked = {key: text for key, text in missing.items() if text.rendered}
         if not asked:
             return empty
         if not self._breaker.allows():
-            return {**empty, **dict.fromkeys(asked, Reason.BREAKER)}
-        answers: dict[str, Codes | Reason] = {}
+            return {**empty, **dict.fromkeys(asked, _Failure(Reason.BREAKER))}
+        answers: dict[str, Answer] = {}
         texts = iter(asked.values())
         # One large bulk takes at most a share of the places, so that a single document gets one beside it.
         share = min(len(asked), max(1, self._rules.concurrency // 4))
@@ -226,14 +268,15 @@ class Coder:
             for worker in workers:
                 worker.cancel()  # a finished task does not mind
             await asyncio.gather(*workers, return_exceptions=True)
-            answers = {**dict.fromkeys(asked, Reason.TIMEOUT), **answers}
+            answers = {**dict.fromkeys(asked, _Failure(Reason.TIMEOUT)), **answers}
+            answers = _without_blame(answers)
             self._judge(answers.values())
         for worker in workers:
             if not worker.cancelled():
                 worker.result()  # a defect of ours is not taken for a slow model
         return {**empty, **answers}
 
-    async def _work(self, texts: Iterator[_Text], batcher: Batcher, answers: dict[str, Codes | Reason]) -> None:
+    async def _work(self, texts: Iterator[_Text], batcher: Batcher, answers: dict[str, Answer]) -> None:
         """Asks the model for one text after another of those that its colleagues leave."""
         for text in texts:
             answers[text.hash] = await self._codes_of(text, batcher)
@@ -250,36 +293,44 @@ class Coder:
                 return
             _, waiting = await asyncio.wait(waiting, timeout=end - loop.time())
 
-    def _judge(self, answers: Collection[Codes | Reason]) -> None:
+    def _judge(self, answers: Collection[Answer]) -> None:
         """Tells the breaker: one code is a success; no code at all, even because the caller left, is a failure."""
-        if any(not isinstance(answer, Reason) for answer in answers):
+        if any(not isinstance(answer, _Failure) for answer in answers):
             self._breaker.succeeded()
-        elif any(answer is not Reason.OVERLOAD for answer in answers):
+        elif any(answer != _Failure(Reason.OVERLOAD) for answer in answers):
             self._breaker.failed()
         else:
             self._breaker.abandoned()
 
-    async def _codes_of(self, text: _Text, batcher: Batcher) -> Codes | Reason:
+    async def _codes_of(self, text: _Text, batcher: Batcher) -> Answer:
         try:
             async with self._places:
                 scored = await batcher.codes(text.rendered, Role.PRODUCT)
         except OverloadError:
-            return Reason.OVERLOAD
-        except GramError:
-            return Reason.MODEL
+            return _Failure(Reason.OVERLOAD)
+        except GramError as error:
+            return _Failure(Reason.MODEL, str(error))
         self._answered_at = asyncio.get_running_loop().time()
         codes = select_codes(scored, self._rules)
         self._cache.put(text.hash, codes)
         return codes
 
-    def _coded(self, text: _Text | None, answers: Mapping[str, Codes | Reason], generation: str) -> Coded:
-        if text is None:
-            return Coded(self.pending(), Reason.UNREADABLE)
+    def _coded(self, text: _Text, answers: Mapping[str, Answer], generation: str) -> Coded:
         answer = answers[text.hash]
-        if isinstance(answer, Reason):
-            return Coded(self.pending(), answer)
+        if isinstance(answer, _Failure):
+            return self._failed(answer)
         codes = combined(text.tags, answer, self._rules.max_codes)
         return Coded(gram_object(codes, generation, text.hash, self._clock()))
+
+    def _failed(self, failure: _Failure) -> Coded:
+        return Coded(self.pending(), failure.reason, failure.said)
+
+
+def _without_blame(answers: dict[str, Answer]) -> dict[str, Answer]:
+    """The same; where the model failed on all of several texts, it is to blame and none of them."""
+    if len(answers) < 2 or not all(isinstance(answer, _Failure) for answer in answers.values()):
+        return answers
+    return {key: _Failure(found.reason) for key, found in answers.items() if isinstance(found, _Failure)}
 
 
 def combined(tags: Sequence[Code], written: Sequence[ScoredCode], most: int) -> Codes:

@@ -9,8 +9,9 @@ import asyncio
 import hashlib
 import json
 import logging
+import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -155,7 +156,9 @@ class FieldCheck:
             if mapping.status == 404:
                 simulated = await self._upstream.send("POST", f"/_index_template/_simulate_index/{name}", "", own, None)
                 return _read(index, simulated, _of_template)
-            if mapping.status == 200 and len(json.loads(mapping.body)) > 1:
+            if mapping.status == 200 and len(behind := json.loads(mapping.body)) > 1:
+                if newest := newest_of_stream(behind, index):
+                    return _of_indices(behind, {newest})
                 alias = await self._upstream.send("GET", f"/_alias/{name}", "", own, None)
                 writing = _write_indices(json.loads(alias.body), index) if alias.status == 200 else set()
                 return _read(index, mapping, lambda document: _of_indices(document, writing))
@@ -171,6 +174,14 @@ def may_change_fields(method: str, raw_path: str) -> bool:
     if method in {"GET", "HEAD", "OPTIONS"} or not parts:
         return False
     return not _CHANGING.isdisjoint(parts) or (len(parts) == 1 and not parts[0].startswith("_"))
+
+
+def newest_of_stream(names: Iterable[str], stream: str) -> str:
+    """The index of a data stream that is written to, of those behind its name; empty where it is no data stream."""
+    numbered = re.compile(rf"\.ds-{re.escape(stream)}-(\d{{6,}})")
+    found = {name: numbered.fullmatch(name) for name in names}
+    numbers = {name: int(match[1]) for name, match in found.items() if match}
+    return max(numbers, key=numbers.__getitem__) if len(numbers) == len(found) > 0 else ""
 
 
 def caller_of(headers: Headers) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from gram_plugin.search.document import replacing
 from gram_plugin.serve.coding import Coded, Coder, Reason
 from gram_plugin.serve.fields import FieldCheck, GramFields
 from gram_plugin.serve.http import Headers
+from gram_plugin.serve.scripts import Scripted, may_change_text
 from gram_plugin.serve.targets import Target
 
 FIELD = "gram"
@@ -24,18 +26,40 @@ _NOT_MAPPED = {GramFields.NONE: Reason.NO_MAPPING, GramFields.UNKNOWN: Reason.UN
 
 
 @dataclass(frozen=True)
+class Poison:
+    """A document that itself is to blame for having no codes: where it stands, and what was said of it."""
+
+    item: BulkItem
+    index: str
+    reason: Reason
+    said: str
+
+
+@dataclass(frozen=True)
 class Prepared:
-    """The body that goes on, how many documents were coded, and how many were not, by reason."""
+    """The body that goes on, how many documents were coded, and how many were not, by reason.
+
+    `items` is the number of actions, `scripted` those whose products have to be marked once OpenSearch has run them,
+    `poisonous` the documents that the model could not take.
+    """
 
     body: bytes
     coded: int = 0
     uncoded: Mapping[Reason, int] = field(default_factory=dict)
+    items: int = 0
+    scripted: tuple[Scripted, ...] = ()
+    poisonous: tuple[Poison, ...] = ()
 
     @property
     def status(self) -> str:
         """The value of the header `x-gram-status`; of several reasons the most frequent."""
         ranked = sorted(self.uncoded, key=lambda reason: (-self.uncoded[reason], reason))
         return f"degraded; reason={ranked[0]}" if ranked else "applied"
+
+    def after_scripts(self, marked: int, unmarked: int) -> Prepared:
+        """The same, with what became of the products that scripts have changed."""
+        found = Counter({Reason.SCRIPT: marked, Reason.UNMARKED: unmarked})
+        return replace(self, uncoded=+(Counter(self.uncoded) + found))
 
 
 @dataclass(frozen=True)
@@ -90,7 +114,20 @@ class Preparer:
         items = [planned.item for planned in done]
         body = render_bulk(items) if target.action is None else items[0].raw_source or b""
         uncoded = Counter(planned.reason for planned in done if planned.reason is not None)
-        return Prepared(body, sum(planned.coded for planned in done), uncoded)
+        return Prepared(
+            body,
+            sum(planned.coded for planned in done),
+            uncoded,
+            items=len(items),
+            scripted=tuple(self._scripted(plan)),
+            poisonous=tuple(_poisonous(target, plan, coded)),
+        )
+
+    def _scripted(self, plan: Sequence[_Planned]) -> Iterator[Scripted]:
+        updates = ((at, found) for at, found in enumerate(plan) if not found.reason and found.item.action == "update")
+        for at, found in updates:
+            if may_change_text(found.item.source or {}, self._coder.rendering, FIELD):
+                yield Scripted(at, found.item, found.fields)
 
     def _write(self, planned: _Planned, coded: Mapping[Place, Coded]) -> _Planned:
         if planned.reason is not None:
@@ -140,11 +177,18 @@ def stale_places(item: BulkItem, rendering: Rendering) -> set[str]:
     return touched | ({"upsert"} if isinstance(upsert, dict) else set())
 
 
+def _poisonous(target: Target, plan: Sequence[_Planned], coded: Sequence[Mapping[Place, Coded]]) -> Iterator[Poison]:
+    for planned, found in zip(plan, coded, strict=True):
+        for codes in found.values():
+            if codes.reason is not None and codes.said:
+                yield Poison(planned.item, _index_of(planned.item, target.index), codes.reason, codes.said)
+
+
 def _items(target: Target, body: bytes) -> list[BulkItem]:
     if target.action is None:
         return parse_bulk(body)
     # One document is read like the source line of a `_bulk` body, by the same rules.
-    head = b'{"%s":{}}' % target.action.encode()
+    head = json.dumps({target.action: {} if target.id is None else {"_id": target.id}}).encode()
     (item,) = parse_bulk(head + b"\n" + body.replace(b"\n", b" ") + b"\n")
     return [replace(item, raw_source=body)]
 

@@ -161,6 +161,13 @@ class SidecarSettings(ServerSettings):
     mapping_age_s: Annotated[
         float, Setting("age at which an index is asked again whether it has the gram fields", low=0)
     ] = 60.0
+    mark_scripts: Annotated[
+        bool, Setting("after a script that may have changed the text of a product, mark it pending")
+    ] = True
+    dead_letters: Annotated[Path | None, Setting("file for the documents that the model could not take")] = None
+    max_dead_letter_bytes: Annotated[
+        int, Setting("size of that file from which on further ones are only counted", low=1024)
+    ] = 100_000_000
 
 
 def variable(name: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -21,7 +21,8 @@ from starlette.types import Receive, Scope, Send
 from gram_plugin.contract.codes import Generator, Role
 from gram_plugin.errors import GramError, OverloadError, SearchError
 from gram_plugin.serve.admission import Admission, Share, SlowBodyError, TooLargeError
-from gram_plugin.serve.coding import Coder, CodingRules, Patience
+from gram_plugin.serve.coding import Coder, CodingRules, Patience, Reason
+from gram_plugin.serve.delivery import Retrying
 from gram_plugin.serve.fields import FieldCheck, may_change_fields
 from gram_plugin.serve.hangup import CancelOnHangup
 from gram_plugin.serve.health import Health
@@ -29,12 +30,18 @@ from gram_plugin.serve.http import (
     Headers,
     RelayedResponse,
     Upstream,
+    UpstreamStream,
     error_response,
+    header,
+    inflated,
     raw_target,
     upstream_error,
 )
-from gram_plugin.serve.preparing import Prepared, Preparer
+from gram_plugin.serve.marking import Marker
+from gram_plugin.serve.poison import PoisonFile
+from gram_plugin.serve.preparing import Poison, Prepared, Preparer
 from gram_plugin.serve.productcodes import product_batcher
+from gram_plugin.serve.scripts import Scripted, changed_of, is_changed
 from gram_plugin.serve.settings import SidecarSettings
 from gram_plugin.serve.status import HEADER
 from gram_plugin.serve.targets import Target, find_target
@@ -45,6 +52,8 @@ _log = logging.getLogger(__name__)
 _RETRY_AFTER_S = b"1"
 _WARM_UP_S = 30.0
 _BODIES = 4  # bodies of the largest size that fit beside each other
+_READ_BYTES = 1 << 26  # of an answer that is looked into
+_MARKING = Retrying(tries=5, first_s=0.2, longest_s=2.0)  # a writer waits for it
 _LINE_BYTES = 256  # what a parsed line takes at least, however short it is
 
 
@@ -58,6 +67,15 @@ class SidecarMetrics:
         self.refused = Counter("gram_refused", "Write requests refused for lack of room", ["status"], registry=registry)
         self.coding = Histogram(
             "gram_coding_seconds", "Time that a write request waited for its codes", registry=registry
+        )
+        self.texts = Counter(
+            "gram_product_codes", "Texts that got codes, by where these came from", ["how"], registry=registry
+        )
+        self.letters = Counter(
+            "gram_dead_letters",
+            "Documents that the model could not take, by their letter",
+            ["outcome"],
+            registry=registry,
         )
         self.bodies = Gauge("gram_body_bytes", "Bytes that the bodies in memory count", registry=registry)
 
@@ -92,7 +110,12 @@ class Sidecar:
         self._metrics = SidecarMetrics(self.health.registry)
         self._fields = FieldCheck(self.upstream, max_age_s=settings.mapping_age_s)
         patience = Patience(total_s=settings.coding_timeout_s, stall_s=settings.stall_timeout_s)
-        self._preparer = Preparer(Coder(self.batcher, rules, patience), self._fields)
+        count = self._metrics.texts
+        coder = Coder(self.batcher, rules, patience, count=lambda how, number: count.labels(how).inc(number))
+        self._preparer = Preparer(coder, self._fields)
+        self._marker = Marker(self.upstream, coder.pending, _MARKING)
+        path = settings.dead_letters
+        self._poison = PoisonFile(path, settings.max_dead_letter_bytes) if path else None
         self._admission = Admission(
             max_body_bytes=settings.max_body_bytes,
             max_total_bytes=_BODIES * settings.max_body_bytes,
@@ -168,12 +191,27 @@ class Sidecar:
             prepared = await self._prepared(target, share, headers)
             if prepared.body is not share.body:
                 headers = [pair for pair in headers if pair[0].lower() != b"content-encoding"]
-            self._report(target, prepared)
+            await self._report(target, prepared)
             try:
                 stream = await self.upstream.open(request.method, raw_target(request), headers, prepared.body)
             except SearchError as error:
                 return upstream_error(error)
+            if prepared.scripted and self._settings.mark_scripts:
+                prepared = await self._mark(request, target, prepared, stream)
         return RelayedResponse(stream, [(HEADER, prepared.status.encode())])
+
+    async def _mark(self, request: Request, target: Target, prepared: Prepared, stream: UpstreamStream) -> Prepared:
+        """Marks what scripts have changed, before their writer is told of it."""
+        single = target.action is not None
+        try:
+            found = await _changed(prepared, stream, single=single)
+            lost = await self._marker.mark(raw_target(request), request.headers.raw, found, single=single)
+        except BaseException:
+            stream.close()
+            raise
+        done = prepared.after_scripts(len(found) - lost, lost)
+        self._metrics.count(Prepared(b"", uncoded={Reason.SCRIPT: len(found) - lost, Reason.UNMARKED: lost}))
+        return done
 
     async def _prepared(self, target: Target, share: Share, headers: Headers) -> Prepared:
         unpacked = await unpack(share, headers, self._settings.max_body_bytes)
@@ -185,13 +223,40 @@ class Sidecar:
         with self._admission.coding(max(1, lines // 2)), self._metrics.coding.time():
             return await self._preparer.prepare(target, unpacked.body, headers)
 
-    def _report(self, target: Target, prepared: Prepared) -> None:
+    async def _report(self, target: Target, prepared: Prepared) -> None:
         self._metrics.count(prepared)
+        if prepared.poisonous:
+            await self._write_letters(prepared.poisonous)
         if prepared.uncoded:
             found = ", ".join(f"{number} {reason}" for reason, number in sorted(prepared.uncoded.items()))
             _log.warning(
                 "write to %s: %d documents coded, without codes: %s", target.index or "_bulk", prepared.coded, found
             )
+
+    async def _write_letters(self, found: Sequence[Poison]) -> None:
+        written = 0
+        if self._poison:
+            try:
+                written = await asyncio.to_thread(self._poison.add, found)
+            except OSError as error:  # a full disk must not stop indexing
+                _log.error("the dead letters cannot be written, look at GRAM_DEAD_LETTERS: %s", error)
+        self._metrics.letters.labels("written").inc(written)
+        self._metrics.letters.labels("left-out").inc(len(found) - written)
+
+
+async def _changed(prepared: Prepared, stream: UpstreamStream, *, single: bool) -> list[Scripted]:
+    """The scripted updates that OpenSearch has run; none where its answer is a refusal or breaks off."""
+    if stream.status != 200:
+        return []
+    try:
+        body = await stream.gather(_READ_BYTES)
+    except SearchError:
+        return []  # it breaks off for the writer too
+    encoding = header(stream.headers, b"content-encoding")
+    answer = None if body is None else inflated(encoding, body, _READ_BYTES)
+    if single:
+        return list(prepared.scripted) if is_changed(answer) else []
+    return await asyncio.to_thread(changed_of, prepared.scripted, prepared.items, answer)
 
 
 def create_sidecar(settings: SidecarSettings, generator: Generator | None, rules: CodingRules) -> Starlette:

@@ -12,11 +12,12 @@ _ACTIONS = {"_doc": "index", "_create": "create", "_update": "update"}
 class Target:
     """What a path writes: one document (`action` as a `_bulk` line names it), or many, where `action` is None.
 
-    `index` is None for `/_bulk`, where each line names its own.
+    `index` is None for `/_bulk`, where each line names its own; `id` is None where the path names none.
     """
 
     action: str | None
     index: str | None
+    id: str | None = None
 
 
 def find_target(method: str, raw_path: str) -> Target | None:
@@ -35,4 +36,4 @@ def find_target(method: str, raw_path: str) -> Target | None:
         return Target("index", parts[0])
     if len(parts) != 3 or parts[1] not in _ACTIONS or (parts[1] == "_update" and method == "PUT"):
         return None
-    return Target(_ACTIONS[parts[1]], parts[0])
+    return Target(_ACTIONS[parts[1]], parts[0], parts[2])

@@ -23,6 +23,7 @@ from gram_plugin.serve.coding import (
     Coded,
     Coder,
     CodingRules,
+    How,
     Patience,
     Reading,
     Reason,
@@ -87,9 +88,9 @@ def coded(text: str) -> Coded:
     return Coded(gram_object(codes, "g2", source_hash(text, "g2"), NOW))
 
 
-def pending(reason: Reason) -> Coded:
+def pending(reason: Reason, said: str = "") -> Coded:
     """What a product without codes becomes."""
-    return Coded(pending_object(NOW), reason)
+    return Coded(pending_object(NOW), reason, said)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -158,7 +159,8 @@ async def test_a_product_too_deep_to_read_is_pending_and_its_neighbour_coded() -
         deep = [deep]
     async with coding(WordGenerator()) as coder:
         found = await coder.code_products([{"title": deep}, {"title": "shoe"}])
-    assert found == [pending(Reason.UNREADABLE), coded("shoe")]
+    assert found == [pending(Reason.UNREADABLE, found[0].said), coded("shoe")]
+    assert "RecursionError" in found[0].said
     while deep:
         deep = deep.pop()  # taken apart step by step: freeing it at once recurses too
 
@@ -169,7 +171,34 @@ async def test_a_text_the_model_fails_on_is_pending_and_asked_again_next_time() 
     async with coding(generator) as coder:
         found = await coder.code_products([{"title": "poison"}, {"title": "shoe"}])
         again = await coder.code_products([{"title": "poison"}])
-    assert [*found, *again] == [pending(Reason.MODEL), coded("shoe"), pending(Reason.MODEL)]
+    assert [*found, *again] == [pending(Reason.MODEL, "no"), coded("shoe"), pending(Reason.MODEL, "no")]
+
+
+async def test_where_the_model_fails_on_every_text_none_of_them_is_blamed() -> None:
+    """Several that fail together say nothing of themselves; one alone does, and one beside others that are coded."""
+    generator = WordGenerator()
+    generator.down = True
+    async with coding(generator) as coder:
+        assert await coder.code_products([{"title": "shoe"}, {"title": "boot"}]) == [pending(Reason.MODEL)] * 2
+        assert await coder.code_products([{"title": "shoe"}]) == [pending(Reason.MODEL, "no")]
+
+
+async def test_it_tells_where_codes_came_from() -> None:
+    """Of each call: decoded, shared with an equal text, remembered; neither empty texts nor failures count."""
+    counts: list[tuple[How, int]] = []
+    batcher = Batcher(WordGenerator(), max_batch=4, max_wait_ms=0, max_queue=100)
+    await batcher.start()
+    try:
+        coder = Coder(batcher, CodingRules(RENDERING), count=lambda how, number: counts.append((how, number)))
+        titles = ["shoe", "Shoe", "shoe ", "boot", "poison", ""]
+        await coder.code_products([{"title": title} for title in titles])
+        await coder.code_products([{"title": title} for title in titles])
+    finally:
+        await batcher.stop()
+    assert counts == [
+        *((How.CACHED, 0), (How.DECODED, 2), (How.JOINED, 2)),
+        *((How.CACHED, 4), (How.DECODED, 0), (How.JOINED, 0)),
+    ]
 
 
 async def test_without_a_model_every_product_is_pending() -> None:
@@ -202,7 +231,7 @@ async def test_a_model_that_is_down_is_left_alone_and_tried_again() -> None:
     generator.down = True
     async with coding(generator, Patience(failures=2, pause_s=0.05)) as coder:
         found = [await coder.code_products([{"title": "shoe"}]) for _ in range(3)]
-        assert found == [[pending(Reason.MODEL)], [pending(Reason.MODEL)], [pending(Reason.BREAKER)]]
+        assert found == [[pending(Reason.MODEL, "no")]] * 2 + [[pending(Reason.BREAKER)]]
         assert len(generator.texts) == 2
         generator.down = False
         answers = [[pending(Reason.BREAKER)]]
@@ -353,7 +382,7 @@ async def test_a_product_without_text_keeps_its_sure_codes() -> None:
 async def test_a_product_that_the_model_fails_on_is_pending_whatever_it_surely_has() -> None:
     """Half of its codes would be taken for all of them; it is asked again later."""
     async with coding(WordGenerator(), tags=brand_tags) as coder:
-        assert await coder.code_products([{"title": "poison", "brand": "acme"}]) == [pending(Reason.MODEL)]
+        assert await coder.code_products([{"title": "poison", "brand": "acme"}]) == [pending(Reason.MODEL, "no")]
 
 
 @pytest.mark.parametrize("error", [ValueError("odd"), UnicodeError("odd"), RecursionError("deep")])
@@ -367,7 +396,7 @@ async def test_a_document_that_cannot_be_tagged_is_pending_and_its_neighbour_cod
 
     async with coding(WordGenerator(), tags=tags) as coder:
         found = await coder.code_products([{"title": "odd"}, {"title": "shoe"}])
-    assert found == [pending(Reason.UNREADABLE), coded("shoe")]
+    assert found == [pending(Reason.UNREADABLE, repr(error)), coded("shoe")]
 
 
 async def test_a_defect_in_tagging_is_raised() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gram_plugin.serve.fields import FieldCheck, GramFields, may_change_fields
+from gram_plugin.serve.fields import FieldCheck, GramFields, may_change_fields, newest_of_stream
 from gram_plugin.serve.http import Upstream
 
 KEYWORD = {"type": "keyword"}
@@ -113,6 +113,28 @@ async def test_an_answer_of_before_a_change_is_not_remembered(check: FieldCheck,
     await asyncio.gather(early, late)
     await check.of("shop", BOB)
     assert len(opensearch.seen) == 2
+
+
+@pytest.mark.parametrize(
+    ("behind", "expected"),
+    [
+        ({".ds-logs-000001": BARE["shop"], ".ds-logs-000002": WEIGHTED["shop"]}, GramFields.WEIGHTED),
+        ({".ds-logs-999999": BARE["shop"], ".ds-logs-1000000": WEIGHTED["shop"]}, GramFields.WEIGHTED),
+        ({".ds-logs-000001": WEIGHTED["shop"], ".ds-logs-000002": BARE["shop"]}, GramFields.NONE),
+    ],
+)
+async def test_of_a_data_stream_its_newest_index_decides(
+    check: FieldCheck, opensearch: Any, behind: dict[str, Any], expected: GramFields
+) -> None:
+    """It is the one that is written to; older ones may be from before their template had the fields."""
+    opensearch.mappings = behind
+    assert await check.of("logs", ALICE) is expected
+
+
+@pytest.mark.parametrize("other", ["logs-1", ".ds-other-000002", ".ds-logs-2"])
+def test_a_name_with_any_other_index_behind_it_is_no_data_stream(other: str) -> None:
+    """An alias may lead to an index of a data stream and to others; then the write index is asked for."""
+    assert newest_of_stream([".ds-logs-000001", other], "logs") == ""
 
 
 @pytest.mark.parametrize(

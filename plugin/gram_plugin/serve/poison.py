@@ -1,0 +1,71 @@
+"""The sidecar's dead letters: documents that the model itself could not take, each with its reason, one JSON a line.
+
+They are in the index without codes, marked pending; the file tells which they are, and what was said of them.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+
+from gram_plugin.serve.coding import utc_now
+from gram_plugin.serve.deadletter import DeadLetter
+from gram_plugin.serve.preparing import Poison
+
+_SENT_ON = 0  # the status of a letter: of OpenSearch there is none, the document was sent on to it
+
+
+class PoisonFile:
+    """Appends letters over restarts, up to a size; a kill costs at most the letter that was being written.
+
+    Args:
+        path: the file; it comes into being with the first letter.
+        max_bytes: a letter that would make it larger is left out.
+        clock: gives the time of a letter.
+    """
+
+    def __init__(self, path: Path, max_bytes: int, clock: Callable[[], datetime] = utc_now) -> None:
+        self._path = path
+        self._max_bytes = max_bytes
+        self._clock = clock
+        self._lock = threading.Lock()
+
+    def add(self, found: Sequence[Poison]) -> int:
+        """Writes what has room and gives the number of those letters; called from any thread.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        at, written = self._clock().isoformat(timespec="seconds"), 0
+        with self._lock, self._path.open("ab+") as stream:
+            room = self._max_bytes - stream.tell()
+            start = b"" if _is_whole(stream.tell(), self._path) else b"\n"
+            for poison in found:
+                line = start + json.dumps(asdict(_letter(poison, at))).encode() + b"\n"
+                if len(line) > room:
+                    continue
+                stream.write(line)
+                room, start, written = room - len(line), b"", written + 1
+        return written
+
+
+def _is_whole(size: int, path: Path) -> bool:
+    """Whether the last letter has its end; it has not when a process died in the middle."""
+    if not size:
+        return True
+    with path.open("rb") as stream:
+        stream.seek(size - 1)
+        return stream.read() == b"\n"
+
+
+def _letter(poison: Poison, at: str) -> DeadLetter:
+    item = poison.item
+    document = {"_index": poison.index, "_routing": item.metadata.get("routing"), "source": item.source}
+    name = item.metadata.get("_id")
+    return DeadLetter(
+        "" if name is None else str(name), item.line, _SENT_ON, str(poison.reason), poison.said, at, document
+    )

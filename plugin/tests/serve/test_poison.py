@@ -1,0 +1,73 @@
+"""The sidecar's dead letters: what a letter says, over restarts and up to a size."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gram_plugin.search.bulk import parse_bulk
+from gram_plugin.serve.coding import Reason
+from gram_plugin.serve.poison import PoisonFile
+from gram_plugin.serve.preparing import Poison
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+def poison(name: str = "7", title: str = "\ud800 odd") -> Poison:
+    """A document of a bulk that the model failed on."""
+    lines = ({"index": {"_id": name, "routing": "r"}}, {"title": title})
+    (item,) = parse_bulk("".join(json.dumps(line) + "\n" for line in lines).encode())
+    return Poison(item, "products", Reason.MODEL, "cannot read it")
+
+
+def letters(path: Path) -> list[dict[str, Any]]:
+    """What the file holds."""
+    return [json.loads(line) for line in path.read_text(encoding="ascii").splitlines()]
+
+
+def test_a_letter_says_which_document_it_was_and_why(tmp_path: Path) -> None:
+    """The id, the place in the bulk, the reason, the words of the model and the document as sent."""
+    assert PoisonFile(tmp_path / "letters", 10_000, lambda: NOW).add([poison()]) == 1
+    assert letters(tmp_path / "letters") == [
+        {
+            "id": "7",
+            "line": 1,
+            "status": 0,
+            "type": "model-error",
+            "reason": "cannot read it",
+            "at": "2026-01-02T00:00:00+00:00",
+            "document": {"_index": "products", "_routing": "r", "source": {"title": "\ud800 odd"}},
+        }
+    ]
+
+
+def test_letters_outlive_restarts_and_a_torn_one_spoils_no_other(tmp_path: Path) -> None:
+    """A process that dies while it writes leaves half a line; the next letter begins on its own."""
+    path = tmp_path / "letters"
+    PoisonFile(path, 10_000).add([poison("1")])
+    with path.open("ab") as stream:
+        stream.write(b'{"id": "to')
+    PoisonFile(path, 10_000).add([poison("2"), poison("3")])
+    first, torn, *others = path.read_text(encoding="ascii").splitlines()
+    assert (torn, [json.loads(line)["id"] for line in (first, *others)]) == ('{"id": "to', ["1", "2", "3"])
+
+
+def test_the_file_never_grows_beyond_its_size(tmp_path: Path) -> None:
+    """What has no room is left out and said; a smaller letter may still fit."""
+    path = tmp_path / "letters"
+    found = PoisonFile(path, 1024)
+    assert found.add([poison("1"), poison("2", "x" * 2000), poison("3")]) == 2
+    assert [letter["id"] for letter in letters(path)] == ["1", "3"]
+    while found.add([poison()]):
+        assert path.stat().st_size <= 1024
+    assert path.stat().st_size <= 1024
+
+
+def test_a_file_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    """The caller says so in the log and goes on."""
+    with pytest.raises(OSError, match="letters"):
+        PoisonFile(tmp_path / "missing" / "letters", 1024).add([poison()])
