@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 
 from gram_plugin.errors import ConfigError
 from gram_plugin.serve.batching import STOP_S
+from gram_plugin.serve.protocol import Protocol
 from gram_plugin.serve.settings import ServerSettings
 
 LOG = logging.getLogger(__name__)
@@ -84,6 +85,7 @@ def server_config(app: ASGIApp, settings: ServerSettings) -> uvicorn.Config:
         app,
         log_config=None,
         access_log=False,
+        http=Protocol,
         ws="none",
         server_header=False,
         date_header=False,
