@@ -27,13 +27,14 @@ from gram_plugin.errors import ConfigError, SearchError
 LOG = logging.getLogger(__name__)
 
 Headers = Sequence[tuple[bytes, bytes]]
-Body = bytes | AsyncIterable[bytes] | None
+Body = bytes | AsyncIterable[bytes | memoryview] | None
 
 # RFC 9110 7.6.1, and Expect, which the server in front of us has answered already.
 _HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-connection proxy-authenticate te trailer transfer-encoding upgrade expect".split()
 )
 _AUTOMATIC = frozenset({"User-Agent", "Accept", "Accept-Encoding", "Content-Type"})
+_PIECE_BYTES = 1 << 18
 _BROKEN = (aiohttp.ClientError, OSError, TimeoutError)
 
 
@@ -206,6 +207,9 @@ class Upstream:
         if self._session is None:
             raise SearchError("the connections to OpenSearch are closed", next_step="call start() first")
         sent = without_hop_by_hop(headers, drop=_framing(body))
+        if isinstance(body, bytes) and len(body) > _PIECE_BYTES:
+            sent.append((b"content-length", b"%d" % len(body)))
+            body = _pieces(body)
         url = URL(self.base_url + _ascii(target), encoded=True)
         try:
             response = await self._session.request(
@@ -333,6 +337,13 @@ def _broke_off(error: BaseException) -> SearchError:
 def _framing(body: Body) -> frozenset[bytes]:
     # Host names the upstream; the length of a replaced body is not the client's.
     return frozenset({b"host", b"content-length"}) if isinstance(body, bytes) else frozenset({b"host"})
+
+
+async def _pieces(body: bytes) -> AsyncIterator[memoryview]:
+    # Written as one, a large body would be copied at once into the connection's buffer, while everybody else waits.
+    whole = memoryview(body)
+    for at in range(0, len(body), _PIECE_BYTES):
+        yield whole[at : at + _PIECE_BYTES]
 
 
 def _for_aiohttp(headers: Headers) -> CIMultiDict[str]:

@@ -243,6 +243,21 @@ async def test_no_request_waits_for_a_connection_for_ever(opensearch: Any, opens
         assert (await taken).status == 200
 
 
+@pytest.mark.parametrize("length", [0, 1, 1 << 18, (1 << 18) + 1, 3_000_000])
+async def test_a_body_of_any_length_arrives_whole_with_its_length(
+    upstream: Upstream, opensearch: Any, length: int
+) -> None:
+    """A large one too, which goes in pieces; the length is ours, whatever the client had said of another body."""
+    body = bytes(index % 251 for index in range(length))
+    await upstream.send("POST", "/_bulk", "", [(b"content-length", b"7"), (b"x-a", b"1")], body)
+    seen = opensearch.seen[0]
+    assert [pair for pair in seen.headers if pair[0] in (b"content-length", b"transfer-encoding", b"x-a")] == [
+        (b"x-a", b"1"),
+        (b"content-length", b"%d" % length),
+    ]
+    assert seen.body == body
+
+
 async def test_send_reads_the_whole_answer_within_its_bound(upstream: Upstream, opensearch: Any) -> Any:
     """`send` gives status, headers and body, and refuses what is larger than asked for."""
 
