@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gram_plugin.contract.features import BUCKETS, FEATURES_VERSION, features_of
-from gram_plugin.decode.nearest import NearestQueries
+from gram_plugin.decode.nearest import NearestQueries, products
 from gram_plugin.errors import BundleError
 
 Floats = npt.NDArray[np.float32]
@@ -55,7 +55,7 @@ class LinearArm:
         direction = self.direction(text)
         if direction is None:
             return None
-        logits = self.codes @ (direction * np.float32(QUERY_LENGTH)) + self.bias  # (codes,)
+        logits = products(self.codes, direction * np.float32(QUERY_LENGTH)) + self.bias  # (codes,)
         shifted = logits - logits.max()
         # Single precision, but for the sum: twice as fast, and a ten-millionth is nothing to a probability.
         alone = shifted.astype(np.float64) - np.log(np.exp(shifted).sum(dtype=np.float64))

@@ -58,7 +58,7 @@ class NearestQueries:
 
     def probabilities(self, direction: Floats, codes: int) -> npt.NDArray[np.float64]:
         """Σ cos^4 · weights / (Σ cos^4 + doubt) over the nearest; sums to less than one; shape (codes,)."""
-        cosines = self.vectors @ direction  # (queries,)
+        cosines = products(self.vectors, direction)  # (queries,)
         nearest = greatest(cosines, NEIGHBOURS)
         nearest = nearest[cosines[nearest] > 0]
         closeness = cosines[nearest].astype(np.float64) ** SHARPNESS  # (nearest,)
@@ -106,3 +106,12 @@ class NearestQueries:
         within = bool(((self.codes >= 0) & (self.codes < codes)).all())
         finite = bool(np.isfinite(self.vectors).all() and np.isfinite(self.weights).all() and (self.weights >= 0).all())
         return ascending and within and finite and 0 < self.share <= 1
+
+
+def products(rows: Floats, vector: Floats) -> Floats:
+    """The product of each row of `rows` (n, width) with `vector` (width,), in the calling thread, shape (n,).
+
+    `rows @ vector` starts threads of the linear algebra library for as few as 8,000 rows. For one vector they gain
+    nothing, and where other work has the processors each call waits for a time slice of the other one: 8 ms.
+    """
+    return np.asarray(np.einsum("ij,j->i", rows, vector))

@@ -239,6 +239,8 @@ def _open(bundle: Bundle, graph: Graph, threads: int, sizes: Mapping[int | str, 
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    # A pool of threads for each graph: those that have just run must not spin while the next graph wants a processor.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     for axis, size in sizes.items():
         if isinstance(axis, str):
             options.add_free_dimension_override_by_name(axis, size)
