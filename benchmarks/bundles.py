@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,6 +65,7 @@ def _random_nearest(rng: np.random.Generator, codes: int, queries: int) -> Neare
     )
 
 
+@cache
 def shop_queries() -> list[str]:
     """Distinct queries of the sample shop, all kinds mixed, in an order that is always the same."""
     shop = make_shop(1, 4000)

@@ -1,9 +1,12 @@
 """What the query shim costs: the same searches straight to OpenSearch and through it, side by side in one run.
 
-    python benchmarks/shim.py [--url URL] [--products 20000] [--rounds 500] [--clients 1 4]
+    python benchmarks/shim.py [--products 1000000 --data FOLDER] [--bundle BUNDLE] [--clients 1 4 16]
 
-The model is a stand-in that answers at once, so the table shows the shim alone; the decoder has its own benchmark.
-Every round asks one new text of every way in changing order, so that all meet the same caches and the same noise.
+The index is the sample shop, the texts are its shoppers' queries, each with a new word behind it, so that no cache
+knows it. A stand-in that answers at once shows the shim alone; a real decoder (the bundle's, else one of random
+weights) shows what a new query costs in all. Every round asks one text of every way in changing order, so that all
+meet the same caches and the same noise. Clients, shims and OpenSearch share one machine's cores: with more clients
+than cores everything waits for everything, and what the shim computes is missing to OpenSearch.
 """
 
 from __future__ import annotations
@@ -16,128 +19,216 @@ import logging
 import multiprocessing
 import random
 import socket
-import statistics
+import tempfile
 import threading
 import time
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
-from opensearchpy import OpenSearch
-from opensearchpy.helpers import bulk
 from rich.console import Console
-from rich.table import Table
 
-from gram_plugin.contract.codes import MAX_CODES, Attribute, Code, Role, ScoredCode
-from gram_plugin.search.mappings import IndexCalibration, apply_to_index, write_calibration
-from gram_plugin.search.query import Mode
+from bundles import make_bundle
+from figures import Spread, Table, show, show_place
+from gram_plugin.contract.bundle import read_manifest
+from gram_plugin.contract.codes import MAX_CODES, Generator, Role, ScoredCode
+from gram_plugin.contract.text import render_query
+from gram_plugin.decode.generator import OnnxGenerator
+from gram_plugin.node.node import NodeSettings, start_node
+from gram_plugin.progress import reporting
+from gram_plugin.search.query import ClauseSettings, Mode, enrich
 from gram_plugin.serve.program import run_program
 from gram_plugin.serve.settings import ShimSettings
 from gram_plugin.serve.shim import create_shim
+from shopindex import CALIBRATED_POINTS, fill, forms, query_codes
 
-INDEX = "gram-shim-benchmark"
-WORDS = [f"word{number}" for number in range(2000)]
-TYPES = [f"type{number}" for number in range(200)]
 SEED = 7
+BUDGET_MS = 5000.0
+"""No search is to be degraded here: what is measured is the whole cost, not how well a budget hides it."""
+LETTERS = "bcdfghjklmnpqrstvwxz"
+RELAYED_GOAL_MS = 1.0
+MILLION_HEAP = "2g"
 
 
 @dataclass(frozen=True)
 class StandIn:
-    """A model that gives ten codes to every text, at once."""
+    """A model that knows every text's codes and answers at once; the last word of a text is nothing to it."""
 
-    generation: str = "g1"
+    codes: Mapping[str, list[ScoredCode]]
+    generation: str
 
     def generate(self, texts: Sequence[str], role: Role, limit: int = MAX_CODES) -> list[list[ScoredCode]]:
         """As the protocol says."""
-        return [[_code(zlib.crc32(text.encode()) + step, 0.9 / (step + 1)) for step in range(limit)] for text in texts]
+        return [self.codes_of(text)[:limit] for text in texts]
 
-
-def _code(number: int, probability: float) -> ScoredCode:
-    return ScoredCode(Code.of([Attribute("type", TYPES[number % len(TYPES)])]), probability)
+    def codes_of(self, text: str) -> list[ScoredCode]:
+        """Of a rendered text; none for one that no shopper asked, such as the shim's own at its start."""
+        return self.codes.get(text.rpartition(" ")[0], [])
 
 
 @dataclass(frozen=True)
 class Way:
-    """One way to ask: where, how, and whether the text was asked there before."""
+    """One way to ask: where, how, what of its answers is expected, and whether the text was asked there before.
+
+    `enriched`: the search brings the clause along that the shim would have added.
+    """
 
     name: str
     url: str
-    path: str
+    goal: str = ""
     searches: bool = True
     repeated: bool = False
+    enriched: bool = False
+    status: str = ""
+
+
+@dataclass(frozen=True)
+class Load:
+    """How much is asked: of each way `rounds` texts in all by so many clients, for at most so many seconds."""
+
+    clients: int
+    rounds: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is searched: the path, the form of the query with `{text}`, the texts, and what the shim would add."""
+
+    path: str
+    form: str
+    texts: Sequence[str]
+    stand_in: StandIn
+    mode: Mode
+
+    def body(self, text: str) -> dict[str, Any]:
+        """The search as a client sends it."""
+        found: dict[str, Any] = json.loads(self.form.replace("{text}", json.dumps(text)[1:-1]))
+        return found
+
+    def enriched(self, text: str) -> dict[str, Any]:
+        """The search as the shim sends it."""
+        settings = ClauseSettings(strength=CALIBRATED_POINTS)
+        codes = self.stand_in.codes_of(render_query(text))
+        return enrich(self.body(text), codes, self.stand_in.generation, settings, self.mode, text=text)
+
+
+def main() -> None:
+    """Runs all of it and prints the tables."""
+    chosen = _arguments()
+    show_place()
+    with contextlib.ExitStack() as opened:
+        progress = opened.enter_context(reporting(Console(stderr=True)))
+        room = Path(opened.enter_context(tempfile.TemporaryDirectory()))
+        bundle = chosen.bundle or make_bundle(room / "random-weights")
+        generation = read_manifest(bundle).generation
+        direct = opened.enter_context(opensearch(chosen.url, chosen.data, chosen.products))
+        index = fill(direct, chosen.products, generation, progress)
+        codes = query_codes()
+        stand_in = StandIn({render_query(text): own for text, own in codes.items()}, generation)
+        plain = opened.enter_context(shim(direct, Mode.OFF, None))
+        quick = opened.enter_context(shim(direct, chosen.mode, stand_in))
+        whole = opened.enter_context(shim(direct, chosen.mode, bundle))
+        ways = _ways(direct, plain, quick, whole)
+        for name in chosen.forms:
+            body = json.dumps({"query": forms()[name], "_source": ["title", "brand", "price_eur"]})
+            search = Search(f"/{index}/_search", body, list(codes), stand_in, chosen.mode)
+            for clients in chosen.clients:
+                stage = f"{chosen.products:,} products, form {name}, {clients} client{'s' if clients > 1 else ''}"
+                load = Load(clients, chosen.rounds, chosen.seconds)
+                show(table(measure(ways, search, load, partial(progress, stage)), ways, stage))
+
+
+def _ways(direct: str, plain: str, quick: str, whole: str) -> list[Way]:
+    """The first of each kind is what the others are compared with.
+
+    Args:
+        direct: URL of OpenSearch.
+        plain: of a shim that is off.
+        quick: of a shim with the stand-in.
+        whole: of a shim with a decoder.
+    """
+    return [
+        Way("search, direct", direct),
+        Way("search with its clause, direct", direct, enriched=True),
+        Way("search, off", plain, status="off"),
+        Way("search, applied, stand-in", quick, status="applied"),
+        Way("search, applied, decoder", whole, "1.1, 1.3", status="applied"),
+        Way("search, applied, from cache", quick, "1.05", repeated=True, status="applied"),
+        Way("GET /, direct", direct, searches=False),
+        Way("GET /, relayed", plain, f"+{RELAYED_GOAL_MS:g} ms", searches=False),
+    ]
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--url", help="an OpenSearch; without it one of our own is started")
+    parser.add_argument("--products", type=int, default=20_000, help="size of the index")
+    parser.add_argument("--data", type=Path, help="folder that keeps the data of our own OpenSearch for the next run")
+    parser.add_argument("--bundle", type=Path, help="a bundle; without it one of random weights is made")
+    parser.add_argument(
+        "--mode", type=Mode, default=Mode.RERANK, choices=[Mode.RERANK, Mode.RECALL], help="of the shim"
+    )
+    parser.add_argument("--forms", nargs="+", default=["title", "shop"], choices=["title", "shop"], help="of the query")
+    parser.add_argument("--rounds", type=int, default=600, help="texts asked of every way, all clients together")
+    parser.add_argument("--seconds", type=float, default=60.0, help="longest time for each table")
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16])
+    return parser.parse_args()
 
 
 @contextlib.contextmanager
-def shim(upstream_url: str, mode: Mode) -> Iterator[str]:
-    """A shim in a process of its own."""
+def opensearch(url: str | None, data: Path | None, products: int) -> Iterator[str]:
+    """The OpenSearch at `url`, or one of our own."""
+    if url:
+        yield url
+        return
+    settings = NodeSettings(data=data, heap=MILLION_HEAP) if products > 100_000 else NodeSettings(data=data)
+    with start_node(settings) as node:
+        yield node.url
+
+
+@contextlib.contextmanager
+def shim(upstream_url: str, mode: Mode, model: StandIn | Path | None) -> Iterator[str]:
+    """A shim in a process of its own, ready to be asked."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    settings = ShimSettings(upstream_url=upstream_url, port=port, mode=mode, budget_ms=1000)
-    process = multiprocessing.get_context("spawn").Process(target=_serve, args=(settings,), daemon=True)
+    settings = ShimSettings(upstream_url=upstream_url, port=port, mode=mode, budget_ms=BUDGET_MS)
+    process = multiprocessing.get_context("spawn").Process(target=_serve, args=(settings, model), daemon=True)
     process.start()
     try:
-        _await(port)
+        await_ready(f"http://127.0.0.1:{port}")
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
         process.join()
 
 
-def _serve(settings: ShimSettings) -> None:
+def _serve(settings: ShimSettings, model: StandIn | Path | None) -> None:
     logging.basicConfig(level=logging.WARNING)
-    run_program(create_shim(settings, StandIn()), settings, lambda _: None)
+    generator: Generator | None = OnnxGenerator.open(model) if isinstance(model, Path) else model
+    run_program(create_shim(settings, generator), settings, lambda _: None)
 
 
-def _await(port: int) -> None:
-    until = time.monotonic() + 60
+def await_ready(url: str, most_s: float = 120.0) -> None:
+    """Returns once a program says that it is ready."""
+    until = time.monotonic() + most_s
     while time.monotonic() < until:
-        with contextlib.suppress(OSError), contextlib.closing(http.client.HTTPConnection("127.0.0.1", port)) as asked:
+        with contextlib.suppress(OSError), contextlib.closing(_connection(url)) as asked:
             asked.request("GET", "/-/ready")
             if asked.getresponse().status == 200:
                 return
-        time.sleep(0.05)
-    raise SystemExit("the shim did not get ready within 60 s")
-
-
-@contextlib.contextmanager
-def opensearch(url: str | None) -> Iterator[str]:
-    """The OpenSearch at `url`, or one of our own."""
-    if url:
-        yield url
-        return
-    from gram_plugin.node.node import NodeSettings, start_node
-
-    with start_node(NodeSettings()) as node:
-        yield node.url
-
-
-def fill(url: str, products: int) -> None:
-    """Makes the index anew: ten words a product, one code."""
-    with OpenSearch(url, timeout=120) as client:
-        client.indices.delete(index=INDEX, ignore_unavailable=True)
-        client.indices.create(index=INDEX, body={"settings": {"number_of_shards": 1, "number_of_replicas": 0}})
-        apply_to_index(client, INDEX)
-        write_calibration(client, INDEX, IndexCalibration("g1", 0.5, 2.0, 10, "2026-01-01T00:00:00Z"))
-        bulk(client, _products(products), chunk_size=2000)
-        client.indices.forcemerge(index=INDEX, max_num_segments=1)
-        client.indices.refresh(index=INDEX)
-
-
-def _products(count: int) -> Iterator[dict[str, object]]:
-    chance = random.Random(SEED)
-    for number in range(count):
-        stored = _code(chance.randrange(len(TYPES)), 1.0).code.stored("g1")
-        gram = {"codes": [stored], "weights": {stored: 0.9}, "model": "g1", "source": "0" * 32}
-        title = " ".join(chance.choices(WORDS, k=10))
-        yield {"_index": INDEX, "_id": str(number), "_source": {"title": title, "gram": gram}}
+        time.sleep(0.01)
+    raise SystemExit(f"{url} did not get ready within {most_s:g} s")
 
 
 class Asker:
     """One client with a kept connection to each way."""
 
-    def __init__(self, ways: Sequence[Way]) -> None:
-        self._ways = ways
+    def __init__(self, ways: Sequence[Way], search: Search) -> None:
+        self._ways, self._search = ways, search
         self._connections = {way.url: _connection(way.url) for way in ways}
 
     def round(self, text: str, turn: int) -> dict[str, float]:
@@ -147,41 +238,71 @@ class Asker:
         return {way.name: self._ask(way, text) for way in [*rotated, *(way for way in self._ways if way.repeated)]}
 
     def _ask(self, way: Way, text: str) -> float:
-        body = json.dumps({"query": {"match": {"title": text}}, "_source": False}) if way.searches else None
+        found = self._search.enriched(text) if way.enriched else self._search.body(text)
+        body = json.dumps(found)
         connection = self._connections[way.url]
         began = time.perf_counter()
-        connection.request(
-            "POST" if body else "GET", way.path, body, {"content-type": "application/json"} if body else {}
-        )
+        if way.searches:
+            connection.request("POST", self._search.path, body, {"content-type": "application/json"})
+        else:
+            connection.request("GET", "/")
         response = connection.getresponse()
         response.read()
-        if response.status != 200:
-            raise SystemExit(f"{way.name}: status {response.status}")
-        return (time.perf_counter() - began) * 1000
+        spent = (time.perf_counter() - began) * 1000
+        _check(way, response)
+        return spent
+
+
+def _check(way: Way, response: http.client.HTTPResponse) -> None:
+    """A search that was degraded would be quick for nothing: the run ends."""
+    found = response.getheader("x-gram-status") or ""
+    if response.status != 200 or not found.startswith(way.status):
+        raise SystemExit(f"{way.name}: status {response.status}, x-gram-status {found!r}")
 
 
 def _connection(url: str) -> http.client.HTTPConnection:
     parts = urlsplit(url)
-    return http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
+    return http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=120)
 
 
-def measure(ways: Sequence[Way], rounds: int, clients: int) -> dict[str, list[float]]:
+def measure(
+    ways: Sequence[Way], search: Search, load: Load, told: Callable[[int, int], None]
+) -> dict[str, list[float]]:
     """Milliseconds by way, over all clients; the first tenth of the rounds warms up."""
     found: list[dict[str, float]] = []
+    failed: list[BaseException] = []
+    rounds, until = max(1, load.rounds // load.clients), time.monotonic() + load.seconds
+    warm = max(1, rounds // 10)
 
     def work(client: int) -> None:
-        chance, asker = random.Random(f"{SEED}-{clients}-{client}"), Asker(ways)
-        warm = rounds // 10
+        chance, asker = random.Random(f"{SEED}-{load.clients}-{client}"), Asker(ways, search)
         for turn in range(rounds + warm):
-            times = asker.round(" ".join([*chance.choices(WORDS, k=2), f"new{clients}x{client}x{turn}"]), turn)
+            if failed or (time.monotonic() > until and turn > 2 * warm):
+                return
+            times = asker.round(f"{chance.choice(search.texts)} {new_word(chance)}", turn)
             if turn >= warm:
                 found.append(times)
+                told(len(found), rounds * load.clients)
 
-    _run_threads([lambda number=number: work(number) for number in range(clients)])
+    def guarded(client: int) -> None:
+        try:
+            work(client)
+        except BaseException as error:  # noqa: BLE001 - told below, by the thread that can end the program
+            failed.append(error)
+
+    _run_threads([lambda number=number: guarded(number) for number in range(load.clients)])
+    if failed:
+        raise failed[0]
+    told(rounds * load.clients, rounds * load.clients)
     return {way.name: [times[way.name] for times in found] for way in ways}
 
 
-def _run_threads(jobs: Sequence[Callable[[], None]]) -> None:
+def new_word(chance: random.Random) -> str:
+    """Letters alone: digits would make it a model number, which the shim treats with care."""
+    return "".join(chance.choices(LETTERS, k=10))
+
+
+def _run_threads(jobs: Sequence[Callable[[], Any]]) -> None:
     threads = [threading.Thread(target=job) for job in jobs]
     for thread in threads:
         thread.start()
@@ -189,47 +310,15 @@ def _run_threads(jobs: Sequence[Callable[[], None]]) -> None:
         thread.join()
 
 
-def report(console: Console, times: dict[str, list[float]], ways: Sequence[Way], clients: int) -> None:
-    """One table: each way's median and p99, and their ratio to the direct one of its kind."""
-    table = Table(title=f"{clients} client{'s' if clients > 1 else ''}, {len(times[ways[0].name])} requests each")
-    for column in ("way", "p50 ms", "p99 ms", "p50 added ms", "p50 ratio", "p99 ratio"):
-        table.add_column(column, justify="left" if column == "way" else "right")
+def table(times: dict[str, list[float]], ways: Sequence[Way], title: str) -> Table:
+    """Each way's median and p99, and their ratio to the direct one of its kind."""
+    columns = ("way", "p50 ms", "p99 ms", "added at p50, ms", "p50 ratio", "p99 ratio", "goal")
+    found = Table(f"{title}, {len(times[ways[0].name]):,} requests each", columns)
     for way in ways:
         base = next(other for other in ways if other.searches is way.searches)
-        (p50, p99), (base50, base99) = _percentiles(times[way.name]), _percentiles(times[base.name])
-        numbers = (p50, p99, p50 - base50, p50 / base50, p99 / base99)
-        table.add_row(way.name, *(f"{number:.2f}" for number in numbers))
-    console.print(table)
-
-
-def _percentiles(times: Sequence[float]) -> tuple[float, float]:
-    cuts = statistics.quantiles(times, n=100)
-    return cuts[49], cuts[98]
-
-
-def main() -> None:
-    """Runs all of it and prints the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--url")
-    parser.add_argument("--products", type=int, default=20_000)
-    parser.add_argument("--rounds", type=int, default=500)
-    parser.add_argument("--clients", type=int, nargs="+", default=[1, 4])
-    arguments = parser.parse_args()
-    console = Console(width=100)
-    with opensearch(arguments.url) as direct:
-        fill(direct, arguments.products)
-        with shim(direct, Mode.OFF) as plain, shim(direct, Mode.RERANK) as ours:
-            path = f"/{INDEX}/_search"
-            ways = [
-                Way("search, direct", direct, path),
-                Way("search, off", plain, path),
-                Way("search, applied", ours, path),
-                Way("search, applied from cache", ours, path, repeated=True),
-                Way("GET /, direct", direct, "/", searches=False),
-                Way("GET /, relayed", plain, "/", searches=False),
-            ]
-            for clients in arguments.clients:
-                report(console, measure(ways, arguments.rounds, clients), ways, clients)
+        own, first = Spread.of(times[way.name]), Spread.of(times[base.name])
+        found.add(way.name, own.p50, own.p99, own.p50 - first.p50, own.p50 / first.p50, own.p99 / first.p99, way.goal)
+    return found
 
 
 if __name__ == "__main__":
