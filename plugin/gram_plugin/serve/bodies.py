@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from starlette.requests import Request
 
+from gram_plugin.serve.deadline import Deadline
 from gram_plugin.serve.http import Body, has_body
 from gram_plugin.serve.status import NotEnriched, Reason, off
 
@@ -27,6 +28,18 @@ async def beside_others(size: int, work: Callable[[], T]) -> T:
     in between, as `read_plainly` and `write_plainly` do.
     """
     return await asyncio.to_thread(work) if size > LARGE_BYTES else work()
+
+
+async def in_time(size: int, work: Callable[[], T], deadline: Deadline) -> T:
+    """As `beside_others`; large work that is not done at the deadline is left to its thread, or never begun.
+
+    Raises:
+        TimeoutError: it was not.
+    """
+    if size <= LARGE_BYTES:
+        return work()
+    async with asyncio.timeout(deadline.remaining_s):
+        return await asyncio.to_thread(work)
 
 
 def read_plainly(text: bytes) -> Any:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from gram_plugin.search.explaining import with_named_words
 from gram_plugin.search.query import ClauseSettings, Mode, enrich
-from gram_plugin.serve.bodies import beside_others
+from gram_plugin.serve.bodies import in_time
 from gram_plugin.serve.deadline import Clock, Deadline
 from gram_plugin.serve.http import Headers
 from gram_plugin.serve.indices import IndexNames, Indices
@@ -72,24 +73,27 @@ class Enricher:
         """
         if len(items) == 1:
             return [await self._first(items[0], headers, since_s)]
-        return list(await asyncio.gather(*(self._first(item, headers, since_s) for item in items)))
+        turns = asyncio.Lock()
+        return list(await asyncio.gather(*(self._first(item, headers, since_s, turns) for item in items)))
 
     async def rescue(self, items: Sequence[Item], headers: Headers, since_s: float) -> list[Decision]:
         """Decisions for searches whose lexical answer was too thin."""
-        return list(await asyncio.gather(*(self._decide(item, headers, since_s) for item in items)))
+        turns = asyncio.Lock() if len(items) > 1 else None
+        return list(await asyncio.gather(*(self._decide(item, headers, since_s, turns) for item in items)))
 
-    async def _first(self, item: Item, headers: Headers, since_s: float) -> Decision:
+    async def _first(self, item: Item, headers: Headers, since_s: float, turns: asyncio.Lock | None = None) -> Decision:
         if isinstance(item.wanted, Search) and item.wanted.mode is Mode.RESCUE:
             return Decision(off(Reason.ENOUGH_HITS), rescue=True)
-        return await self._decide(item, headers, since_s)
+        return await self._decide(item, headers, since_s, turns)
 
-    async def _decide(self, item: Item, headers: Headers, since_s: float) -> Decision:
+    async def _decide(self, item: Item, headers: Headers, since_s: float, turns: asyncio.Lock | None) -> Decision:
         wanted = item.wanted
         if isinstance(wanted, Status):
             return Decision(wanted)
         try:
             deadline = Deadline(since_s + wanted.budget_ms / 1000, self._clock)
-            return await self._enrich(item, wanted, headers, deadline)
+            added = await self.addition(wanted.names, wanted.text, headers, deadline, told=item.explain)
+            return await self._enriched(item, wanted, added, deadline, turns)
         except NotEnriched as end:
             return Decision(end.status)
         except Exception:  # the edge of one search: whatever is wrong with us, it goes on without codes
@@ -120,14 +124,41 @@ class Enricher:
         )
         return Addition(codes, terms.generation, settings)
 
-    async def _enrich(self, item: Item, wanted: Search, headers: Headers, deadline: Deadline) -> Decision:
-        added = await self.addition(wanted.names, wanted.text, headers, deadline, told=item.explain)
+    async def _enriched(
+        self, item: Item, wanted: Search, added: Addition, deadline: Deadline, turns: asyncio.Lock | None
+    ) -> Decision:
+        """Writes the body with codes; where one request holds several searches, each in its turn while there is time.
+
+        Raises:
+            NotEnriched: there is none left, or the body cannot be written.
+        """
         size = len(item.lexical)
-        body = await beside_others(size, lambda: _enriched(wanted, added, size, explain=item.explain))
+        try:
+            async with _turn(turns, deadline):
+                body = await in_time(size, lambda: _written(wanted, added, size, explain=item.explain), deadline)
+        except TimeoutError:
+            raise NotEnriched(degraded(Reason.LATE)) from None
         return Decision(APPLIED, body, added)
 
 
-def _enriched(wanted: Search, added: Addition, size: int, *, explain: bool) -> bytes:
+@asynccontextmanager
+async def _turn(turns: asyncio.Lock | None, deadline: Deadline) -> AsyncIterator[None]:
+    """Waits until the searches before it are written, and lets those of other requests run in between.
+
+    Raises:
+        TimeoutError: the deadline is over by then.
+    """
+    if turns is None:
+        yield
+        return
+    async with turns:
+        await asyncio.sleep(0)
+        if not deadline.remaining_s:
+            raise TimeoutError
+        yield
+
+
+def _written(wanted: Search, added: Addition, size: int, *, explain: bool) -> bytes:
     """The body with codes, of a little more than `size` bytes."""
     body = enrich(wanted.body, added.codes, added.generation, added.settings, wanted.mode, text=wanted.text)
     if explain:

@@ -12,10 +12,11 @@ from urllib.parse import parse_qsl, quote, urlencode
 from gram_plugin.errors import RequestError
 from gram_plugin.search.query import GramExtension, Mode, find_query_text, reason_untouched, take_extension
 from gram_plugin.serve.bodies import write_plainly
+from gram_plugin.serve.deadline import Deadline
 from gram_plugin.serve.indices import IndexNames
 from gram_plugin.serve.pit import indices_of_pit
 from gram_plugin.serve.settings import ShimSettings
-from gram_plugin.serve.status import NotEnriched, Reason, Status, off
+from gram_plugin.serve.status import NotEnriched, Reason, Status, degraded, off
 
 MODE_HEADER = "x-gram-mode"
 MAX_EXPRESSION_CHARS = 3000
@@ -135,13 +136,26 @@ def wishes_of(headers: Mapping[str, str], settings: ShimSettings) -> Wishes:
     return Wishes(header_mode(headers.get(MODE_HEADER, ""), settings.mode), settings.budget_ms)
 
 
-def items_of(body: bytes, target: Target, wishes: Wishes) -> list[Item]:
+def items_of(body: bytes, target: Target, wishes: Wishes, deadline: Deadline | None = None) -> list[Item]:
     """The searches of a request body: one for `_search`, each for `_msearch`.
+
+    Of very many, those that are not read at the deadline stay unread, but for those that may hold an `ext.gram`.
 
     Raises:
         NotEnriched: the body as a whole is not what the endpoint takes.
     """
-    return [item_of(line.head, line.body, target, wishes) for line in lines_of(body, target.kind)]
+    lines = lines_of(body, target.kind)
+    return [
+        Item(line.head, line.body, degraded(Reason.LATE))
+        if number and deadline is not None and not may_hold_gram(line.body) and not deadline.remaining_s
+        else item_of(line.head, line.body, target, wishes)
+        for number, line in enumerate(lines)
+    ]
+
+
+def may_hold_gram(body: bytes) -> bool:
+    """Whether there may be an `ext.gram` in a body, which OpenSearch must not see: the word, or an escape."""
+    return b"gram" in body or b"\\u" in body
 
 
 def lines_of(body: bytes, kind: Kind) -> list[Line]:

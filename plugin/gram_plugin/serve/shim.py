@@ -24,8 +24,8 @@ from starlette.types import Receive, Scope, Send
 
 from gram_plugin.contract.codes import Generator
 from gram_plugin.errors import GramError, SearchError
-from gram_plugin.serve.bodies import RequestBody, beside_others, read_body, readable
-from gram_plugin.serve.deadline import Clock
+from gram_plugin.serve.bodies import RequestBody, beside_others, in_time, read_body, readable
+from gram_plugin.serve.deadline import Clock, Deadline
 from gram_plugin.serve.enriching import Decision, Enricher
 from gram_plugin.serve.exchange import Asked, Exchange, Route
 from gram_plugin.serve.explaining import explained
@@ -41,6 +41,7 @@ from gram_plugin.serve.searches import (
     Search,
     Target,
     items_of,
+    may_hold_gram,
     target_of,
     wishes_of,
 )
@@ -147,7 +148,13 @@ class Shim:
             has_model = bool(self._parts.serving.model.generation)
             templates = Templates(self._parts.upstream, self._parts.clock, has_model=has_model)
             return await templates.items_of(text, target, wishes, request.headers.raw, arrived_s)
-        return await beside_others(len(text), lambda: items_of(text, target, wishes))
+        deadline = Deadline(arrived_s + wishes.budget_ms / 1000, self._parts.clock)
+        if may_hold_gram(text):  # which is to be taken out, however long that takes
+            return await beside_others(len(text), lambda: items_of(text, target, wishes, deadline))
+        try:
+            return await in_time(len(text), lambda: items_of(text, target, wishes, deadline), deadline)
+        except TimeoutError:
+            raise NotEnriched(degraded(Reason.LATE)) from None
 
     def _text(self, request: Request, body: RequestBody) -> bytes:
         """The body as JSON text, or why this request stays untouched."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -88,3 +89,27 @@ async def test_enriching_a_large_search_lets_others_run(enricher: Enricher, long
     wanted = Search(body, "sofa", Mode.RECALL, BUDGET_MS, IndexNames("shop"))
     large = Item(b"", json.dumps(body).encode(), wanted)
     assert await longest_pause(lambda: enricher.decide([large], [], 100.0)) < 0.6
+
+
+async def test_many_searches_of_one_request_take_turns_with_others_until_their_budget_is_over(
+    enricher: Enricher, now: list[float]
+) -> None:
+    """The loop turns between two of them, and those whose turn comes too late go on as they came."""
+    await enricher.decide([search("sofa")], [], 100.0)
+    began = now[0]
+    deciding = asyncio.create_task(enricher.decide([search("sofa") for _ in range(100)], [], began))
+    while not deciding.done():
+        await asyncio.sleep(0)
+        now[0] += 1
+    statuses = [decision.status for decision in await deciding]
+    applied = statuses.count(APPLIED)
+    assert 1 <= applied <= BUDGET_MS / 1000
+    assert statuses == [APPLIED] * applied + [degraded(Reason.LATE)] * (100 - applied)
+
+
+async def test_a_large_search_is_not_written_beyond_its_budget(enricher: Enricher, now: list[float]) -> None:
+    """Its codes are at hand, but its budget went into reading it: it goes on as it came."""
+    await enricher.decide([search("sofa")], [], 100.0)
+    large = Item(b"", b" " * 100_000, search("sofa").wanted)
+    (decision,) = await enricher.decide([large], [], now[0] - BUDGET_MS / 1000)
+    assert (decision.status, decision.enriched) == (degraded(Reason.LATE), None)

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gram_plugin.search.query import Mode
+from gram_plugin.serve.deadline import Deadline
 from gram_plugin.serve.indices import IndexNames
 from gram_plugin.serve.searches import Kind, Search, Target, Wishes, items_of, render_items, target_of
-from gram_plugin.serve.status import NotEnriched
+from gram_plugin.serve.status import NotEnriched, Reason, degraded
 
 WISHES = Wishes(Mode.RERANK, 50.0)
 JSON = st.recursive(
@@ -105,3 +106,16 @@ def test_only_single_searches_are_explained() -> None:
     many = items_of(b"{}\n" + line + b"\n", Target(Kind.MSEARCH, IndexNames("shop"), {}), WISHES)
     assert [item.explain for item in (*single, *many)] == [True, False]
     assert [item.lexical for item in (*single, *many)] == [b'{"query":{"match":{"t":"x"}}}'] * 2
+
+
+def test_of_very_many_searches_those_beyond_the_deadline_stay_unread() -> None:
+    """But for those that may hold an `ext.gram`, which OpenSearch must not see."""
+    plain = b'{"query":{"match":{"t":"x"}}}'
+    ours, escaped = b'{"query":{},"ext":{"gram":{}}}', b'{"query":{},"ext":{"\\u0067ram":{}}}'
+    body = b"".join(b"{}\n" + line + b"\n" for line in (plain, plain, ours, escaped, b"no json"))
+    ticks = iter(range(100))
+    late = Deadline(1.0, lambda: float(next(ticks)))
+    items = items_of(body, Target(Kind.MSEARCH, IndexNames("shop"), {}), WISHES, late)
+    assert [item.lexical for item in items] == [plain, plain, b'{"query":{}}', b'{"query":{}}', b"no json"]
+    assert [isinstance(item.wanted, Search) for item in items[:2]] == [True, True]
+    assert items[4].wanted == degraded(Reason.LATE)
