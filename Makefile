@@ -11,7 +11,7 @@ stage := @.ci/stage
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint types unit exporter integration readme docs wheel bench quality soak clean
+.PHONY: help install demo test lint types unit exporter integration readme docs wheel bench quality engines soak clean
 
 help: ## Says what can be made.
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,7 +50,11 @@ integration: install ## integration_tests on a real OpenSearch node.
 readme: install ## The README's commands in a fresh clone.
 	@LAST_STAGE="README commands" .ci/stage "README commands" $(full)/python -P -m pytest -s .ci/test_readme.py
 
-soak: install ## The kill proofs of the backfill at length: 100 kills, 10,000 hostile documents.
+engines: wheel ## The examples of docs/bulk-encoding.md on the real Spark and Ray; needs Java 17.
+	$(stage) "environment of the engines" .ci/venv engines bulk,dev
+	$(stage) "engines" .venvs/engines/bin/python -P -m pytest .ci/test_bulk_engines.py $(TESTS)
+
+soak: install engines ## The kill proofs of the backfill at length: 100 kills, 10,000 hostile documents.
 	$(stage) "soak" env SOAK_KILLS=100 SOAK_DOCUMENTS=10000 $(full)/python -P -m pytest -o timeout=14400 integration_tests/test_backfill.py integration_tests/test_backfill_kills.py $(TESTS)
 
 quality: install ## Quality with ablations, on every catalogue at hand. QUALITY='--data FOLDER --minutes 10'.

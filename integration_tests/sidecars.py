@@ -12,6 +12,7 @@ from typing import Any
 
 import uvicorn
 from opensearchpy import OpenSearch
+from starlette.types import ASGIApp
 
 from gram_plugin.contract.codes import MAX_CODES, Attribute, Code, Role, ScoredCode
 from gram_plugin.contract.text import Rendering
@@ -56,7 +57,13 @@ class Pair:
 def serving(url: str, generator: WordGenerator) -> Iterator[str]:
     """A sidecar on a free port, in a thread of its own."""
     settings = SidecarSettings(upstream_url=url, mapping_age_s=0.0)
-    app = create_sidecar(settings, generator, CodingRules(Rendering(("title",))))
+    with served(create_sidecar(settings, generator, CodingRules(Rendering(("title",))))) as address:
+        yield address
+
+
+@contextmanager
+def served(app: ASGIApp) -> Iterator[str]:
+    """Any application on a free port, in a thread of its own."""
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, ws="none"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
