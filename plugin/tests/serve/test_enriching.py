@@ -97,11 +97,12 @@ async def test_many_searches_of_one_request_take_turns_with_others_until_their_b
     """The loop turns between two of them, and those whose turn comes too late go on as they came."""
     await enricher.decide([search("sofa")], [], 100.0)
     began = now[0]
-    deciding = asyncio.create_task(enricher.decide([search("sofa") for _ in range(100)], [], began))
-    while not deciding.done():
-        await asyncio.sleep(0)
-        now[0] += 1
-    statuses = [decision.status for decision in await deciding]
+    async with asyncio.TaskGroup() as group:
+        deciding = group.create_task(enricher.decide([search("sofa") for _ in range(100)], [], began))
+        while not deciding.done():
+            await asyncio.sleep(0)
+            now[0] += 1
+    statuses = [decision.status for decision in deciding.result()]
     applied = statuses.count(APPLIED)
     assert 1 <= applied <= BUDGET_MS / 1000
     assert statuses == [APPLIED] * applied + [degraded(Reason.LATE)] * (100 - applied)
