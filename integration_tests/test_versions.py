@@ -14,20 +14,49 @@ import pytest
 from opensearchpy import OpenSearch
 from opensearchpy.helpers import bulk
 
+from gram_plugin.contract.codes import ScoredCode
 from gram_plugin.node.node import NodeSettings, RunningNode, start_node
 from gram_plugin.search.calibrate import calibrate_index
 from gram_plugin.search.client import connect
 from gram_plugin.search.lexical import multi_match
 from gram_plugin.search.mappings import IndexCalibration, write_calibration
-from gram_plugin.search.query import Mode
+from gram_plugin.search.query import ClauseSettings, Mode, enrich
 from gram_plugin.serve.pit import indices_of_pit
 from gram_plugin.serve.settings import ShimSettings
-from sofas import FULL, FakeGenerator, answer, ask, ids, product, running
+from sofas import FULL, SOFA, FakeGenerator, answer, ask, ids, product, running
 
 OLD = "2.19.4"
 INDEX = "versions-shop"
 QUERIES = ("red couch", "couch table", "red", "blue couch", "lamp green", "sofa")
 KEYWORDS = {"gram": {"dynamic": "strict", "properties": {"codes": {"type": "keyword"}, "model": {"type": "keyword"}}}}
+
+
+EXACT = "versions-exact"
+NUMBERS = {
+    "exact": {"title": "Voltessa keyboard VL-9983X"},
+    "code-near": {"title": "Voltessa mouse VL-9984X"},
+    "code-far": {"title": "Optical device"},
+    "phrase": {"title": "dark roast coffee"},
+    "code-words": {"title": "coffee, a roast of dark beans"},
+}
+"""Titles; the code stands at those whose id says so."""
+# 2.19.4 has no `combined_fields`.
+EXACT_QUERIES: dict[str, tuple[dict[str, Any], str, str]] = {
+    "match": ({"match": {"title": "VL-9983X"}}, "exact", "code-near"),
+    "written-apart": (
+        {"multi_match": {"query": "vl 9983x", "fields": ["title"], "fuzziness": "AUTO"}},
+        "exact",
+        "code-near",
+    ),
+    "multi-match": (
+        {"multi_match": {"query": "VL-9983X", "fields": ["title^3", "number"], "lenient": True}},
+        "exact",
+        "code-near",
+    ),
+    "query-string": ({"query_string": {"query": "VL-9983X", "default_field": "title"}}, "exact", "code-near"),
+    "simple-query-string": ({"simple_query_string": {"query": "VL-9983X", "fields": ["ti*"]}}, "exact", "code-near"),
+    "phrase": ({"match": {"title": '"dark roast" coffee'}}, "phrase", "code-words"),
+}
 
 
 @dataclass(frozen=True)
@@ -49,8 +78,10 @@ def shop(client: OpenSearch) -> IndexCalibration:
     """The shop of sofas with codes as keywords; λ as it is measured here."""
     properties = {"title": {"type": "text"}, "price": {"type": "integer"}, "brand": {"type": "keyword"}}
     mappings = {"properties": {**properties, **KEYWORDS, "number": {"type": "integer"}}}
-    client.indices.create(index=INDEX, body={"settings": {"number_of_shards": 1}, "mappings": mappings})
+    for index in (INDEX, EXACT):
+        client.indices.create(index=index, body={"settings": {"number_of_shards": 1}, "mappings": mappings})
     bulk(client, map(keyworded, range(120)), refresh=True)
+    bulk(client, map(numbered, NUMBERS), refresh=True)
     found = calibrate_index(client, INDEX, QUERIES, multi_match(["title"], "best_fields", "or"), strength=0.4)
     write_calibration(client, INDEX, found)
     return found
@@ -63,6 +94,12 @@ def keyworded(number: int) -> dict[str, Any]:
     if "gram" in source:
         source["gram"] = {key: source["gram"][key] for key in ("codes", "model")}
     return {**action, "_source": source}
+
+
+def numbered(key: str) -> dict[str, Any]:
+    """A product of `NUMBERS`."""
+    gram = {"gram": {"codes": [SOFA.stored("g1")], "model": "g1"}} if key.startswith("code") else {}
+    return {"_index": EXACT, "_id": key, "_source": {**NUMBERS[key], **gram}}
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +116,7 @@ def servers(node: RunningNode) -> Iterator[dict[str, Server]]:
             shims = {mode: stack.enter_context(running(replace(settings, mode=mode), FakeGenerator())) for mode in Mode}
             found[name] = Server(url, client, calibration, shims)
         yield found
-        found["new"].client.indices.delete(index=INDEX)
+        found["new"].client.indices.delete(index=f"{INDEX},{EXACT}")
 
 
 def test_scores_differ_between_the_versions_and_calibration_follows(servers: dict[str, Server]) -> None:
@@ -145,3 +182,20 @@ def test_a_point_in_time_tells_its_index_on_both(servers: dict[str, Server], ver
     server.client.transport.perform_request("DELETE", "/_search/point_in_time", body={"pit_id": [opened["pit_id"]]})
     assert indices_of_pit(opened["pit_id"]) == [INDEX]
     assert (headers["x-gram-status"], len(ids(found))) == ("applied", 60)
+
+
+@pytest.mark.parametrize("mode", [Mode.RERANK, Mode.RECALL])
+@pytest.mark.parametrize("name", EXACT_QUERIES)
+@pytest.mark.parametrize("version", ["old", "new"])
+def test_exact_matches_stay_first_without_weights_on_both(
+    servers: dict[str, Server], version: str, name: str, mode: Mode
+) -> None:
+    """Where codes are keywords alone, an overwhelming one lifts nothing above the number or phrase that was typed."""
+    query, exact, lifted = EXACT_QUERIES[name]
+    firsts = []
+    for keep_exact in (True, False):
+        settings = ClauseSettings(strength=1e6, weighted=False, keep_exact=keep_exact)
+        body = enrich({"query": query}, (ScoredCode(SOFA, 1.0, 1.0),), "g1", settings, mode)
+        hits = servers[version].client.search(index=EXACT, body=body)["hits"]["hits"]
+        firsts.append(hits[0]["_id"])
+    assert firsts == [exact, lifted]
