@@ -5,6 +5,10 @@ export PYTHON
 DEMO ?=
 TESTS ?=
 QUALITY ?=
+BUNDLE ?=
+ENCODER ?=
+DATA ?=
+PRODUCTS ?= 20000
 full := .venvs/full/bin
 base := .venvs/base/bin
 stage := @.ci/stage
@@ -63,8 +67,12 @@ quality: install ## Quality with ablations, on every catalogue at hand. QUALITY=
 wheel: ## Builds the wheel into dist/.
 	$(stage) "wheel" .ci/wheel
 
-bench: install ## Side-by-side measurements of speed.
-	@for file in $(filter-out benchmarks/quality.py,$(wildcard benchmarks/*.py)); do echo "--- $$file"; $(full)/python -P "$$file" || exit 1; done
+bench: install ## Speed, side by side. ENCODER=FOLDER of the rival, BUNDLE=FOLDER, PRODUCTS=1000000 DATA=FOLDER to keep.
+	$(full)/python benchmarks/start_up.py
+	$(full)/python benchmarks/decode.py $(BUNDLE) --profile $(if $(ENCODER),--encoder $(ENCODER))
+	$(full)/python benchmarks/codes.py
+	$(full)/python benchmarks/throughput.py $(BUNDLE) $(if $(ENCODER),--encoder $(ENCODER))
+	$(full)/python benchmarks/shim.py --products $(PRODUCTS) $(if $(BUNDLE),--bundle $(BUNDLE)) $(if $(DATA),--data $(DATA))
 
 clean: ## Removes what was made here; caches of packages and of OpenSearch stay.
 	rm -rf .venvs build dist ./*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

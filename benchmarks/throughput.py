@@ -43,7 +43,6 @@ from minilm import MiniLM, export_encoder
 from shim import await_ready, new_word, opensearch
 from shopindex import fill
 
-SHOP_PRODUCTS = 2000
 SEARCHERS = 4
 STEPS = 4
 WARM = 20
@@ -56,6 +55,8 @@ def main() -> None:
     """Reads the command line, prints the three tables."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("bundle", nargs="?", type=Path, help="a bundle; without it one of random weights is made")
+    parser.add_argument("--url", help="an OpenSearch; without it one of our own is started")
+    parser.add_argument("--products", type=int, default=2000, help="size of the shop that is searched")
     parser.add_argument("--encoder", type=Path, help="checkpoint folder of the rival")
     parser.add_argument("--callers", type=int, nargs="+", default=[1, 4, 16, 64])
     parser.add_argument("--texts", type=int, default=1000, help="texts at each number of callers")
@@ -70,9 +71,9 @@ def main() -> None:
         bundle = chosen.bundle or make_bundle(room / "random-weights")
         rival = export_encoder(chosen.encoder, room / "minilm")
         show(batching(bundle, rival, chosen.callers, chosen.texts, progress))
-        url = opened.enter_context(opensearch(None, None, SHOP_PRODUCTS))
+        url = opened.enter_context(opensearch(chosen.url, None, chosen.products))
         show(starting(bundle, url, chosen.starts, progress))
-        index = fill(url, SHOP_PRODUCTS, read_manifest(bundle).generation, progress)
+        index = fill(url, chosen.products, read_manifest(bundle).generation, progress)
         show(memory(bundle, url, index, chosen.searches, chosen.seconds, progress))
 
 
@@ -176,7 +177,10 @@ def gram_shim(upstream: str, bundle: Path | None) -> Iterator[Running]:
 def starting(bundle: Path, upstream: str, starts: int, progress: Progress) -> Table:
     """Seconds from the command to an answer of `/-/ready`."""
     size = sum(path.stat().st_size for path in bundle.iterdir()) / 1e6
-    table = Table(f"`gram shim` from its start to ready, {starts} starts", ("", "least s", "median s", "most s"))
+    table = Table(
+        f"`gram shim` from its start to ready, {starts} start{'s' if starts > 1 else ''}",
+        ("", "least s", "median s", "most s"),
+    )
     for name, own in (("without a bundle", None), (f"with a bundle of {size:,.0f} MB", bundle)):
         seconds = []
         for done in range(starts):

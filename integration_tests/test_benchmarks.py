@@ -1,0 +1,62 @@
+"""Benchmarks of speed run at their smallest size and print tables: what nobody runs is broken when it is needed."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from gram_plugin.node.node import RunningNode
+
+ROOT = Path(__file__).parent.parent
+TINY = ROOT / "plugin" / "tests" / "decode" / "tiny_bundle"
+
+
+def run(script: str, *options: str | Path) -> list[str]:
+    """The titles of the tables that a benchmark prints; every row of them must be as long as its head."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GRAM_")}
+    command = [sys.executable, str(ROOT / "benchmarks" / f"{script}.py"), *map(str, options)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    tables = re.findall(r"^\*\*(.+)\*\*\n\n((?:\|.*\n)+)", done.stdout, flags=re.MULTILINE)
+    for _, rows in tables:
+        assert len({row.count("|") for row in rows.splitlines()}) == 1, rows
+    return [title for title, _ in tables]
+
+
+def test_decode_compares_and_profiles() -> None:
+    """One query on one thread and on two, then where its time goes."""
+    assert run("decode", TINY, "--queries", "10", "--profile") == [
+        "one query, beam 10, tiny_bundle",
+        "where the time goes, one thread, mean of 10 queries",
+    ]
+
+
+def test_codes_tells_what_grows() -> None:
+    """Time and memory at two sizes, each with its parts."""
+    assert run("codes", TINY, "--codes", "100", "300", "--queries", "10") == [
+        "one query, beam 10, one thread, 10 queries",
+        "where the time goes, mean ms of a query",
+        "memory",
+        "seconds to open",
+    ]
+
+
+def test_shim_compares_every_way(node: RunningNode) -> None:
+    """One table for each form and number of clients; every search of a way that applies codes was enriched."""
+    options = ("--products", "300", "--rounds", "20", "--clients", "2", "--forms", "shop")
+    assert run("shim", "--url", node.url, "--bundle", TINY, *options) == [
+        "300 products, form shop, 2 clients, 20 requests each"
+    ]
+
+
+def test_throughput_looks_at_batcher_start_and_memory(node: RunningNode) -> None:
+    """Three tables; the shim is a process of its own."""
+    options = ("--callers", "2", "--texts", "8", "--starts", "1", "--searches", "16", "--products", "300")
+    assert run("throughput", TINY, "--url", node.url, *options) == [
+        "batcher of the shim, one thread, 8 texts",
+        "`gram shim` from its start to ready, 1 start",
+        "resident memory of `gram shim`",
+    ]
