@@ -31,7 +31,8 @@ class BulkItem:
         metadata: what the action line says, such as `_index` and `_id`.
         source: the document, or the body of an update; None for `delete` and where the line is no JSON object.
         line: number of the action line, from 1.
-        raw_action: the action line as sent, without its `\n`.
+        raw_action: the action line as sent, with the empty lines before it and without its last `\n`: OpenSearch
+            counts them in its errors.
         raw_source: the source line as sent, without its `\n`; None for `delete`.
     """
 
@@ -92,21 +93,25 @@ def parse_bulk(body: bytes) -> list[BulkItem]:
 
 
 def render_bulk(items: Iterable[BulkItem]) -> bytes:
-    """A bulk body of these items; for items as parsed it equals what was parsed, but for skipped empty lines."""
+    """A bulk body of these items; for items as parsed it equals what was parsed, but for empty lines at its end."""
     return b"".join(line + b"\n" for item in items for line in (item.raw_action, item.raw_source) if line is not None)
 
 
 def _items(lines: Iterator[_Line]) -> Iterator[BulkItem]:
+    skipped: list[bytes] = []
     for line in lines:
         if not line.content.strip():
+            skipped.append(line.content)
             continue
         action, metadata = _action_of(line)
+        raw_action = b"\n".join([*skipped, line.content])
+        skipped.clear()
         if action == "delete":
-            yield BulkItem(action, metadata, None, line.number, line.content, None)
+            yield BulkItem(action, metadata, None, line.number, raw_action, None)
         else:
             source_line = _source_line(lines, line, action)
             source = _source_of(source_line, action)
-            yield BulkItem(action, metadata, source, line.number, line.content, source_line.content)
+            yield BulkItem(action, metadata, source, line.number, raw_action, source_line.content)
 
 
 def _action_of(line: _Line) -> tuple[str, Mapping[str, Any]]:

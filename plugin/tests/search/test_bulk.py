@@ -55,13 +55,13 @@ def test_field_is_set_and_nothing_else_changes(document: dict[str, Any], value: 
 
 
 def test_items_tell_action_metadata_source_and_line() -> None:
-    """Every action becomes one item with the number of its action line; empty lines between are skipped."""
+    """Every action becomes one item with its number of line; empty lines before it stay: OpenSearch counts them."""
     body = (
         b'\n{"index":{"_id":"1"}}\n{"a":1}\n  \n{"delete":{"_id":"2"}}\n{"update":{"_id":"3"}}\r\n{"doc":{"a":2}}\r\n'
     )
     assert parse_bulk(body) == [
-        BulkItem("index", {"_id": "1"}, {"a": 1}, 2, b'{"index":{"_id":"1"}}', b'{"a":1}'),
-        BulkItem("delete", {"_id": "2"}, None, 5, b'{"delete":{"_id":"2"}}', None),
+        BulkItem("index", {"_id": "1"}, {"a": 1}, 2, b'\n{"index":{"_id":"1"}}', b'{"a":1}'),
+        BulkItem("delete", {"_id": "2"}, None, 5, b'  \n{"delete":{"_id":"2"}}', None),
         BulkItem("update", {"_id": "3"}, {"doc": {"a": 2}}, 6, b'{"update":{"_id":"3"}}\r', b'{"doc":{"a":2}}\r'),
     ]
 
