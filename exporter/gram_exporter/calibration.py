@@ -16,7 +16,7 @@ from gram_exporter.record import CalibrationText
 from gram_plugin.contract.bundle import Curve
 from gram_plugin.contract.codes import MAX_CODES, Role
 from gram_plugin.decode.beam import Ranking
-from gram_plugin.decode.generator import OnnxGenerator, blend
+from gram_plugin.decode.generator import OnnxGenerator, blend, rarity_of
 from gram_plugin.decode.linear import LinearArm
 
 FEWEST_PAIRS = 100
@@ -84,12 +84,13 @@ def linear_share(generator: OnnxGenerator, arm: LinearArm, texts: Sequence[Calib
     queries = [item for item in texts if item.role is Role.QUERY and item.codes][:MOST_TEXTS]
     index = {entry.code: at for at, entry in enumerate(generator.codebook)}
     written = generator.written([item.text for item in queries], Role.QUERY, generator.beam_width)
+    rarity = rarity_of(generator.codebook.products, generator.manifest.products)  # (codes,)
     gains = np.zeros(len(SHARES))
     for item, ranking in zip(queries, written, strict=True):
         found = arm.log_probabilities(item.text)
         worth = {index[code]: share for code, share in item.share_of().items() if code in index}
         for at, share in enumerate(SHARES):
-            gains[at] += code_gain(blend(ranking, found, share, MAX_CODES), worth, generator.rarity)
+            gains[at] += code_gain(blend(ranking, found, share, MAX_CODES), worth, rarity)
     return SHARES[int(gains.argmax())]
 
 

@@ -10,7 +10,7 @@ from itertools import combinations
 import numpy as np
 from scipy import sparse
 
-from gram_plugin.contract.bundle import CodebookEntry
+from gram_plugin.contract.codebook import CodebookEntry
 from gram_plugin.contract.codes import Attribute, Code
 from gram_plugin.errors import CodeError, TrainingError
 

@@ -20,7 +20,7 @@ from gram_exporter.config import TrainingConfig
 from gram_exporter.data import Example, query_batch
 from gram_exporter.noise import mistype
 from gram_exporter.prepare import Prepared
-from gram_plugin.contract.bundle import attributes_of
+from gram_plugin.contract.codebook import attributes_of
 from gram_plugin.contract.features import BUCKETS, Features, features_of
 from gram_plugin.decode.linear import QUERY_LENGTH, LinearArm
 from gram_plugin.progress import Progress

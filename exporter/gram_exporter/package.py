@@ -30,11 +30,10 @@ from gram_plugin.contract.bundle import (
     Bundle,
     Graph,
     Manifest,
-    attributes_of,
-    read_codebook,
     write_bundle,
     write_calibration,
 )
+from gram_plugin.contract.codebook import attributes_of, read_codebook
 from gram_plugin.contract.codes import Role
 from gram_plugin.decode.generator import OnnxGenerator
 from gram_plugin.decode.linear import LinearArm

@@ -17,7 +17,8 @@ import torch
 from transformers.modeling_outputs import BaseModelOutput
 
 from gram_exporter.record import CalibrationText
-from gram_plugin.contract.bundle import Tokens, attributes_of
+from gram_plugin.contract.bundle import Tokens
+from gram_plugin.contract.codebook import attributes_of
 from gram_plugin.contract.codes import BEAM_WIDTH
 from gram_plugin.decode.beam import Ranking, Steps, search
 from gram_plugin.decode.generator import OnnxGenerator

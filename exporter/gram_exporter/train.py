@@ -39,7 +39,8 @@ from gram_exporter.record import (
     write_record,
 )
 from gram_exporter.warm import Sighting, warm_start
-from gram_plugin.contract.bundle import LINEAR, TAGGER, Tokens, attributes_of, write_codebook
+from gram_plugin.contract.bundle import LINEAR, TAGGER, Tokens
+from gram_plugin.contract.codebook import attributes_of, write_codebook
 from gram_plugin.contract.codes import Attribute, Role
 from gram_plugin.decode.linear import LinearArm
 from gram_plugin.errors import TrainingError

@@ -69,7 +69,7 @@ class Trial:
         self.products = len(texts)
         self._carriers = codebook.carried.T.tocsr()
         self._rows = np.arange(self.products)
-        self.rarity = rarity_of(codebook.entries(), self.products).astype(np.float32)
+        self.rarity = rarity_of(codebook.support, self.products).astype(np.float32)
         self._number: dict[str, int] = {}
         spelt = [[self._number.setdefault(word, len(self._number)) for word in words(text)] for text in texts]
         self._bm25 = bm25s.BM25(method="lucene") if self._number else None

@@ -24,7 +24,8 @@ from gram_exporter.record import (
     write_calibration_texts,
     write_record,
 )
-from gram_plugin.contract.bundle import TAGGER, CodebookEntry, Tokens, attributes_of, write_codebook
+from gram_plugin.contract.bundle import TAGGER, Tokens
+from gram_plugin.contract.codebook import CodebookEntry, attributes_of, write_codebook
 from gram_plugin.contract.codes import Attribute, Code, Role
 from gram_plugin.contract.tagging import Lexicon, Tagger
 from gram_plugin.contract.text import Rendering

@@ -13,7 +13,8 @@ from transformers import BartConfig, BartForConditionalGeneration, BertConfig, B
 
 from gram_exporter.graphs import export_graphs, quiet, signatures
 from gram_exporter.record import MODEL
-from gram_plugin.contract.bundle import DECODER, ENCODER, Bundle, Tensor, attributes_of
+from gram_plugin.contract.bundle import DECODER, ENCODER, Bundle, Tensor
+from gram_plugin.contract.codebook import attributes_of
 from gram_plugin.errors import ExportError
 
 

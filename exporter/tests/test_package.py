@@ -17,7 +17,8 @@ from gram_exporter.record import (
     read_calibration_texts,
     read_record,
 )
-from gram_plugin.contract.bundle import LINEAR, REQUIRED_FILES, Bundle, open_bundle, read_codebook
+from gram_plugin.contract.bundle import LINEAR, REQUIRED_FILES, Bundle, open_bundle
+from gram_plugin.contract.codebook import read_codebook
 from gram_plugin.contract.codes import MAX_CODES, Role
 from gram_plugin.decode.generator import OnnxGenerator
 from gram_plugin.decode.linear import LinearArm

@@ -14,7 +14,8 @@ from gram_exporter.graphs import load_model
 from gram_exporter.parity import FP32, INT8, check_parity, references
 from gram_exporter.record import CALIBRATION_TEXTS, MODEL, CalibrationText, read_calibration_texts
 from gram_exporter.untrained import Shape, random_model
-from gram_plugin.contract.bundle import Bundle, attributes_of
+from gram_plugin.contract.bundle import Bundle
+from gram_plugin.contract.codebook import attributes_of
 from gram_plugin.contract.codes import Role
 from gram_plugin.decode.generator import OnnxGenerator
 from gram_plugin.errors import ExportError

@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 
 from gram_exporter.config import CatalogueConfig, CodesConfig, Config, TrainingConfig
 from gram_exporter.prepare import CODES_PER_QUERY, Prepared, prepare, rendering_of
+from gram_plugin.contract.codebook import Codebook
 from gram_plugin.contract.codes import Attribute, Code, Role
-from gram_plugin.contract.tagging import CodeFinder, Tagger
+from gram_plugin.contract.tagging import Tagger
 from gram_plugin.contract.text import render_product
+from gram_plugin.decode.finder import CodeFinder
 from gram_plugin.errors import TrainingError
 
 TYPES, COLOURS, BRANDS = ("sofa", "lamp", "table", "chair"), ("blue", "red", "green"), ("acme", "zed", "moor")
@@ -119,7 +121,7 @@ def test_serving_finds_every_code_that_the_codebook_says_a_product_carries(
     found = prepare(products, {}, dataclasses.replace(CONFIG, codes=CodesConfig(max_attributes=3)))
     path = tmp_path_factory.getbasetemp() / "prepared-tagger.json"
     found.tagger.save(path)
-    tagger, finder = Tagger.load(path), CodeFinder(found.codebook.codes)
+    tagger, finder = Tagger.load(path), CodeFinder(Codebook.of(found.codebook.entries()))
     pointer, columns = found.codebook.carried.indptr, found.codebook.carried.indices
     for row, source in enumerate(products.values()):
         carried = {found.codebook.codes[at].text for at in columns[pointer[row] : pointer[row + 1]]}

@@ -21,7 +21,7 @@ from gram_exporter.model import TokenLimits, input_ids, new_model, padded, token
 from gram_exporter.prepare import prepare
 from gram_exporter.record import CALIBRATION_TEXTS, MODEL, RECORD, read_calibration_texts, read_record
 from gram_exporter.train import CHECKPOINT, Course, sampled, train
-from gram_plugin.contract.bundle import read_codebook
+from gram_plugin.contract.codebook import read_codebook
 from gram_plugin.contract.codes import Attribute, Role
 from gram_plugin.errors import TrainingError
 

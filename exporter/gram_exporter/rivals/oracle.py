@@ -11,7 +11,6 @@ from opensearchpy import OpenSearch
 from opensearchpy.helpers import scan
 
 from gram_exporter.measures import Judgments
-from gram_plugin.contract.bundle import CodebookEntry
 from gram_plugin.contract.codes import MAX_CODES, Code, Role, ScoredCode, parse_stored
 from gram_plugin.contract.text import render_query
 from gram_plugin.decode.generator import rarity_of
@@ -32,7 +31,7 @@ class IndexCodes:
     def rarity(self) -> Mapping[Code, float]:
         """`ScoredCode.rarity` of every code, counted in the index."""
         carriers = Counter(code for codes in self.of.values() for code in codes)
-        rarity = rarity_of([CodebookEntry(code, count) for code, count in carriers.items()], len(self.of))
+        rarity = rarity_of(list(carriers.values()), len(self.of))
         return dict(zip(carriers, rarity.tolist(), strict=True))
 
 

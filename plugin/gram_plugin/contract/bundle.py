@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gram_plugin.contract.codes import Attribute, Code, Role, check_generation
+from gram_plugin.contract.codebook import Codebook, read_codebook
+from gram_plugin.contract.codes import Role, check_generation
 from gram_plugin.contract.text import MAX_PRODUCT_CHARS, TEXT_VERSION, Rendering
 from gram_plugin.errors import BundleError, CodeError
 
@@ -66,7 +67,7 @@ class Tokens:
     """Token ids that decoding needs; `prompts` are put in front of a text, by role.
 
     An attribute is one token: the codebook's attributes in order of `Attribute.sort_key` have the
-    ids `first_attribute`, `first_attribute + 1`, ... (see `attributes_of`). They are no tokens of
+    ids `first_attribute`, `first_attribute + 1`, ... (see `codebook.attributes_of`). They are no tokens of
     the text tokenizer, so no text can spell one. A code is its attributes' tokens, then `eos`.
     The most tokens of a role count its prompt and `eos` in.
     """
@@ -115,14 +116,6 @@ class Manifest:
 
 
 @dataclass(frozen=True)
-class CodebookEntry:
-    """A code and the number of training products that carry it."""
-
-    code: Code
-    products: int
-
-
-@dataclass(frozen=True)
 class Curve:
     """Piecewise-linear, non-decreasing map from log-probability (nats) to calibrated probability.
 
@@ -143,7 +136,7 @@ class Bundle:
 
     path: Path
     manifest: Manifest
-    codebook: tuple[CodebookEntry, ...]
+    codebook: Codebook
     calibration: Mapping[Role, Curve]
 
     def file(self, name: str) -> Path:
@@ -214,32 +207,6 @@ def manifest_checksum(document: Mapping[str, Any]) -> str:
     """sha256 of a manifest's content, whatever its spacing and order of keys; 64 hex digits."""
     text = json.dumps(document, ensure_ascii=True, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def read_codebook(path: Path) -> tuple[CodebookEntry, ...]:
-    """Reads `code<TAB>products` lines.
-
-    Raises:
-        BundleError: a line is malformed; the message has its number.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise BundleError(f"{path} is not UTF-8: {error}", next_step=_RETRAIN) from error
-    return tuple(_codebook_entry(path, number, line) for number, line in enumerate(lines, start=1))
-
-
-def write_codebook(path: Path, entries: Sequence[CodebookEntry]) -> None:
-    """Writes the codebook in order of code text, so that equal codebooks are equal files."""
-    ordered = sorted(entries, key=lambda entry: entry.code.text)
-    lines = (f"{entry.code.text}\t{entry.products}\n" for entry in ordered)
-    path.write_text("".join(lines), encoding="utf-8")
-
-
-def attributes_of(codebook: Sequence[CodebookEntry]) -> tuple[Attribute, ...]:
-    """The distinct attributes of a codebook in canonical order; position i has token id `first_attribute` + i."""
-    distinct = {attribute for entry in codebook for attribute in entry.code.attributes}
-    return tuple(sorted(distinct, key=lambda attribute: attribute.sort_key))
 
 
 def read_calibration(path: Path) -> dict[Role, Curve]:
@@ -322,16 +289,6 @@ def _curve_of(document: Mapping[str, Any]) -> Curve:
     if (np.diff(knots) <= 0).any() or (np.diff(values) < 0).any() or values.min() <= 0 or values.max() > 1:
         raise ValueError("a curve must increase and stay inside (0, 1]")
     return curve
-
-
-def _codebook_entry(path: Path, number: int, line: str) -> CodebookEntry:
-    text, tab, products = line.partition("\t")
-    if not tab or not products.isdecimal():
-        raise BundleError(f"{path}:{number}: expected code<TAB>products, found {line[:80]!r}", next_step=_RETRAIN)
-    try:
-        return CodebookEntry(Code.parse(text), int(products))
-    except CodeError as error:
-        raise BundleError(f"{path}:{number}: {error}", next_step=_RETRAIN) from error
 
 
 def _check_version(document: Mapping[str, Any], key: str, known: int, path: Path) -> None:

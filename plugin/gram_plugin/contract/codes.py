@@ -39,6 +39,7 @@ ATTRIBUTE_TYPES: tuple[str, ...] = (
 
 MAX_ATTRIBUTES = 6
 MAX_STORED_BYTES = 256
+MAX_CODE_BYTES = MAX_STORED_BYTES - len("g9999/")
 BEAM_WIDTH = 10
 """GRAM's beam size: most codes that the generator writes for a query."""
 MAX_CODES = 24
@@ -117,7 +118,7 @@ class Code:
         if not 1 <= len(ordered) <= MAX_ATTRIBUTES:
             raise CodeError(f"a code has 1 to {MAX_ATTRIBUTES} attributes, found {len(ordered)}")
         code = cls(ordered)
-        if len(code.text.encode()) > MAX_STORED_BYTES - len("g9999/"):
+        if len(code.text.encode()) > MAX_CODE_BYTES:
             raise CodeError(f"code {code.text[:60]!r}... is longer than {MAX_STORED_BYTES} bytes")
         return code
 

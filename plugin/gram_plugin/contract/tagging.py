@@ -8,8 +8,8 @@ with it, and ingest gives every product the codes that it surely has; the genera
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -121,40 +121,6 @@ class Tagger:
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError, CodeError) as error:
             raise BundleError(f"{path} is no tagger: {error!r}", next_step="make the bundle again") from error
-
-
-class CodeFinder:
-    """The codes of a codebook that a set of attributes makes, by descending a tree of attributes in canonical order."""
-
-    def __init__(self, codes: Iterable[Code]) -> None:
-        self._root = _Branch()
-        for code in codes:
-            branch = self._root
-            for attribute in code.attributes:
-                branch = branch.next.setdefault(attribute, _Branch())
-            branch.code = code
-
-    def codes_of(self, attributes: Iterable[Attribute]) -> list[Code]:
-        """Every code of the codebook all of whose attributes are among these."""
-        own = sorted(set(attributes), key=lambda attribute: attribute.sort_key)
-        return list(_descend(self._root, own))
-
-
-@dataclass(slots=True)
-class _Branch:
-    """A place in the tree: the code that ends here, if one does, and what may follow."""
-
-    code: Code | None = None
-    next: dict[Attribute, _Branch] = field(default_factory=dict)
-
-
-def _descend(branch: _Branch, own: Sequence[Attribute]) -> Iterator[Code]:
-    for at, attribute in enumerate(own):
-        found = branch.next.get(attribute)
-        if found is not None:
-            if found.code is not None:
-                yield found.code
-            yield from _descend(found, own[at + 1 :])
 
 
 def field_attributes(source: Mapping[str, Any], types: Mapping[str, str]) -> tuple[Attribute, ...]:

@@ -16,15 +16,15 @@ from gram_plugin.contract.bundle import (
     TAGGER,
     TOKENIZER,
     Bundle,
-    CodebookEntry,
     Manifest,
-    attributes_of,
     open_bundle,
 )
+from gram_plugin.contract.codebook import Codebook
 from gram_plugin.contract.codes import BEAM_WIDTH, MAX_CODES, Code, Role, ScoredCode
-from gram_plugin.contract.tagging import CodeFinder, Tagger
+from gram_plugin.contract.tagging import Tagger
 from gram_plugin.contract.text import MAX_QUERY_CHARS
 from gram_plugin.decode.beam import Ranking, search
+from gram_plugin.decode.finder import CodeFinder
 from gram_plugin.decode.greatest import greatest
 from gram_plugin.decode.linear import LinearArm
 from gram_plugin.decode.session import Batch, DecoderSteps, Seq2SeqSession
@@ -41,11 +41,6 @@ class ProductTags:
 
     tagger: Tagger
     finder: CodeFinder
-
-    @classmethod
-    def of(cls, bundle: Bundle) -> ProductTags:
-        """Those of a bundle; raises `BundleError` for a malformed tagger."""
-        return cls(Tagger.load(bundle.file(TAGGER)), CodeFinder(entry.code for entry in bundle.codebook))
 
     def codes_of(self, source: Mapping[str, Any]) -> list[Code]:
         """All of them, in no order of importance."""
@@ -67,7 +62,6 @@ class OnnxGenerator:
     trie: Trie
     beam_width: int
     linear: LinearArm | None
-    rarity: npt.NDArray[np.float64]
     tags: ProductTags
 
     @classmethod
@@ -84,19 +78,19 @@ class OnnxGenerator:
         """Serves a bundle that is open already; raises like `open`."""
         tokenizer = _open_tokenizer(bundle.file(TOKENIZER))
         session = Seq2SeqSession.open(bundle, threads=threads, rows=beam_width)
-        columns = Columns.of(bundle.manifest.tokens, len(attributes_of(bundle.codebook)), session.vocabulary)
+        columns = Columns.of(bundle.manifest.tokens, len(bundle.codebook.attributes), session.vocabulary)
         _check_vocabulary(bundle, tokenizer, session.vocabulary, columns)
         linear = LinearArm.load(bundle.file(LINEAR), len(bundle.codebook)) if bundle.manifest.linear_share else None
+        trie = trie_of(bundle.codebook, columns)
         return cls(
             bundle,
             tokenizer,
             session,
             columns,
-            trie_of(bundle.codebook, columns),
+            trie,
             beam_width,
             linear,
-            rarity_of(bundle.codebook, bundle.manifest.products),
-            ProductTags.of(bundle),
+            ProductTags(Tagger.load(bundle.file(TAGGER)), CodeFinder(bundle.codebook, trie, columns)),
         )
 
     @property
@@ -110,7 +104,7 @@ class OnnxGenerator:
         return self.bundle.manifest
 
     @property
-    def codebook(self) -> tuple[CodebookEntry, ...]:
+    def codebook(self) -> Codebook:
         """The bundle's codebook; `Ranking.code` counts in it."""
         return self.bundle.codebook
 
@@ -174,9 +168,12 @@ class OnnxGenerator:
 
     def _scored(self, ranking: Ranking, role: Role) -> list[ScoredCode]:
         probabilities = self.bundle.calibration[role].at(ranking.log_probability)
+        rarity = rarity_of(self.codebook.products[ranking.code], self.manifest.products)
         return [
-            ScoredCode(self.codebook[index].code, float(probability), float(self.rarity[index]))
-            for index, probability in zip(ranking.code, probabilities, strict=True)
+            ScoredCode(self.codebook[index].code, probability, rare)
+            for index, probability, rare in zip(
+                ranking.code.tolist(), probabilities.tolist(), rarity.tolist(), strict=True
+            )
         ]
 
 
@@ -201,12 +198,15 @@ def blend(written: Ranking, linear: npt.NDArray[np.float64] | None, share: float
     return Ranking(codes[kept].astype(np.int64), np.log(probability[kept]))
 
 
-def rarity_of(codebook: Sequence[CodebookEntry], products: int) -> npt.NDArray[np.float64]:
-    """`ScoredCode.rarity` of every code; 1 for all where the size of the catalogue is not known. Shape (codes,)."""
-    carriers = np.array([max(1, entry.products) for entry in codebook], dtype=np.float64)
+def rarity_of(carriers: npt.ArrayLike, products: int) -> npt.NDArray[np.float64]:
+    """`ScoredCode.rarity` of codes that so many products carry, shape of `carriers` (codes,).
+
+    1 for all where the size of the catalogue is not known.
+    """
+    counts = np.maximum(1, np.asarray(carriers, dtype=np.float64))
     if products < 2:
-        return np.ones(len(carriers))
-    rarity = np.log(products / np.minimum(carriers, products)) / np.log(products)
+        return np.ones(counts.shape)
+    rarity = np.log(products / np.minimum(counts, products)) / np.log(products)
     return np.asarray(np.clip(rarity, _LEAST_RARITY, 1.0))
 
 
@@ -224,7 +224,7 @@ def _open_tokenizer(path: Path) -> Tokenizer:
 def _check_vocabulary(bundle: Bundle, tokenizer: Tokenizer, vocabulary: int, columns: Columns) -> None:
     """Text, attributes and logits must share one numbering; each role needs a prompt."""
     tokens = bundle.manifest.tokens
-    end = columns.first_attribute + len(attributes_of(bundle.codebook))
+    end = columns.first_attribute + len(bundle.codebook.attributes)
     if tokenizer.get_vocab_size() > tokens.first_attribute:
         _contradiction(bundle, f"{tokenizer.get_vocab_size()} text tokens, attributes from {tokens.first_attribute}")
     if end > vocabulary:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gram_plugin.contract.bundle import CodebookEntry, Tokens, attributes_of
+from gram_plugin.contract.bundle import Tokens
+from gram_plugin.contract.codebook import Codebook
 from gram_plugin.errors import BundleError
 
 Int32Array = npt.NDArray[np.int32]
@@ -32,9 +33,7 @@ class Trie:
     @classmethod
     def of(cls, paths: Sequence[Sequence[int]], eos: int) -> Trie:
         """Builds the trie; code i is the path `paths[i]`, which is not empty and does not hold `eos`."""
-        table = _table(paths)
-        order = np.lexsort(table.T[::-1])
-        return _link(table[order], order, eos)
+        return _trie(_table(paths), eos)
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class Columns:
         return cls(tokens.eos, tokens.first_attribute, 0)
 
 
-def trie_of(codebook: Sequence[CodebookEntry], columns: Columns) -> Trie:
+def trie_of(codebook: Codebook, columns: Columns) -> Trie:
     """The trie of a bundle's codebook; code i of the trie is entry i.
 
     Raises:
@@ -65,8 +64,11 @@ def trie_of(codebook: Sequence[CodebookEntry], columns: Columns) -> Trie:
     """
     if not codebook:
         raise BundleError("the codebook is empty", next_step="train on a catalogue that has attributes")
-    id_of = {attribute: columns.first_attribute + i for i, attribute in enumerate(attributes_of(codebook))}
-    return Trie.of([[id_of[attribute] for attribute in entry.code.attributes] for entry in codebook], columns.eos)
+    counts = np.diff(codebook.offsets)  # [codes]
+    table = np.full((len(codebook), codebook.longest + 1), _NO_TOKEN, np.int32)  # [codes, steps + 1]
+    step = np.arange(len(codebook.parts)) - np.repeat(codebook.offsets[:-1], counts)  # [parts]
+    table[np.repeat(np.arange(len(codebook)), counts), step] = codebook.parts + columns.first_attribute
+    return _trie(table, columns.eos)
 
 
 def _table(paths: Sequence[Sequence[int]]) -> Int32Array:
@@ -75,6 +77,11 @@ def _table(paths: Sequence[Sequence[int]]) -> Int32Array:
     for row, path in zip(table, paths, strict=True):
         row[: len(path)] = path
     return table
+
+
+def _trie(table: Int32Array, eos: int) -> Trie:
+    order = np.lexsort(table.T[::-1])  # [codes]
+    return _link(table[order], order, eos)
 
 
 def _link(table: Int32Array, code_of_row: IntArray, eos: int) -> Trie:

@@ -19,21 +19,18 @@ from gram_plugin.contract.bundle import (
     FORMAT_VERSION,
     MANIFEST,
     REQUIRED_FILES,
-    CodebookEntry,
     Curve,
     Graph,
     Manifest,
     Tensor,
     Tokens,
-    attributes_of,
     manifest_checksum,
     open_bundle,
-    read_codebook,
     write_bundle,
     write_calibration,
-    write_codebook,
 )
-from gram_plugin.contract.codes import Attribute, Code, Role
+from gram_plugin.contract.codebook import CodebookEntry, write_codebook
+from gram_plugin.contract.codes import Code, Role
 from gram_plugin.contract.text import TEXT_VERSION, Rendering
 from gram_plugin.errors import BundleError
 
@@ -110,7 +107,7 @@ def test_a_bundle_is_read_back_as_it_was_written(bundle_path: Path) -> None:
     """Manifest, codebook and curves are equal; staging has become the bundle."""
     bundle = open_bundle(bundle_path)
     assert replace(bundle.manifest, files={}) == MADE
-    assert bundle.codebook == tuple(CODES)
+    assert tuple(bundle.codebook) == tuple(CODES)
     assert bundle.calibration == CURVES
     assert set(bundle.manifest.files) == set(REQUIRED_FILES)
     assert not (bundle_path.parent / "staging").exists()
@@ -128,7 +125,7 @@ def test_a_bundle_is_replaced_whole(tmp_path: Path, bundle_path: Path) -> None:
     """The new one takes the place of the old one, and nothing else is left beside it."""
     write_bundle(stage(tmp_path / "again", CODES[:1]), bundle_path, replace(MADE, generation="g4"))
     bundle = open_bundle(bundle_path)
-    assert (bundle.manifest.generation, bundle.codebook) == ("g4", tuple(CODES[:1]))
+    assert (bundle.manifest.generation, tuple(bundle.codebook)) == ("g4", tuple(CODES[:1]))
     assert [item.name for item in tmp_path.iterdir()] == ["bundle"]
 
 
@@ -316,20 +313,6 @@ def test_a_curve_is_linear_between_its_knots_and_constant_outside() -> None:
     """Whole values, below, between and above."""
     found = CURVES[Role.QUERY].at(np.array([-9.0, -2.0, -1.0, -0.5, 1.0]))
     assert found.tolist() == pytest.approx([0.1, 0.3, 0.5, 0.7, 0.9])
-
-
-def test_a_codebook_is_read_back_in_order_of_its_text(tmp_path: Path) -> None:
-    """Lines are sorted by code, so equal codebooks are equal files."""
-    write_codebook(tmp_path / "codebook.tsv", CODES[::-1])
-    assert (tmp_path / "codebook.tsv").read_text() == "brand=hp\t7\ntype=notebook\t7\ntype=notebook|brand=hp\t7\n"
-    assert read_codebook(tmp_path / "codebook.tsv") == tuple(CODES)
-
-
-def test_attributes_are_numbered_by_type_then_value() -> None:
-    """Each attribute once, in canonical order."""
-    codebook = [CodebookEntry(Code.parse(text), 1) for text in ("zoom=2", "brand=b", "type=x|brand=a")]
-    expected = [("type", "x"), ("brand", "a"), ("brand", "b"), ("zoom", "2")]
-    assert attributes_of(codebook) == tuple(Attribute(*pair) for pair in expected)
 
 
 def test_a_framed_text_keeps_prompt_and_end_within_the_limit() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,6 @@ from hypothesis import strategies as st
 from gram_plugin.contract.codes import ATTRIBUTE_TYPES, Attribute, Code
 from gram_plugin.contract.tagging import (
     MAX_VALUE_CHARS,
-    CodeFinder,
     Lexicon,
     Phrase,
     ProductText,
@@ -247,18 +245,3 @@ def test_a_missing_tagger_is_refused(tmp_path: Path) -> None:
     """The message names the path."""
     with pytest.raises(BundleError, match=r"tagger\.json is no tagger: FileNotFoundError"):
         Tagger.load(tmp_path / "tagger.json")
-
-
-UNIVERSE = [SHOE, RUNNING, ACME, BLACK, BLUE, SOFT, Attribute.of("size", "42")]
-_codes = st.sets(st.sampled_from(UNIVERSE), min_size=1, max_size=4).map(Code.of)
-
-
-@given(
-    codebook=st.lists(_codes, max_size=30, unique=True),
-    own=st.lists(st.sampled_from([*UNIVERSE, Attribute.of("time", "now")]), max_size=8),
-)
-def test_codes_of_attributes_are_all_subsets_that_the_codebook_has(codebook: list[Code], own: list[Attribute]) -> None:
-    """Attributes in any order, repeated or of no code: every code all of whose attributes are there, once."""
-    subsets = [subset for size in range(1, 5) for subset in itertools.combinations(sorted(set(own), key=str), size)]
-    expected = {code.text for subset in subsets if (code := Code.of(subset)) in codebook}
-    assert sorted(code.text for code in CodeFinder(codebook).codes_of(own)) == sorted(expected)

@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gram_plugin.contract.bundle import CodebookEntry
-from gram_plugin.contract.codes import BEAM_WIDTH, MAX_CODES, Attribute, Code, Role
+from gram_plugin.contract.codes import BEAM_WIDTH, MAX_CODES, Role
 from gram_plugin.contract.features import BUCKETS, features_of
 from gram_plugin.contract.text import render_query
 from gram_plugin.decode.beam import Ranking
@@ -249,15 +248,10 @@ def test_nothing_is_blended_where_the_arm_knows_nothing() -> None:
     assert by_code(found) == {}
 
 
-def entries(*products: int) -> list[CodebookEntry]:
-    """Codes that so many products carry."""
-    return [CodebookEntry(Code((Attribute("type", str(at)),)), count) for at, count in enumerate(products)]
-
-
 @given(carriers=st.lists(st.integers(0, 2_000_000), min_size=1, max_size=20), products=st.integers(2, 1_000_000))
 def test_rarity_is_within_its_bounds_and_falls_with_the_carriers(carriers: list[int], products: int) -> None:
     """ln(products / carriers) / ln(products), from 1 for one carrier down to 0.01, for impossible counts too."""
-    found = rarity_of(entries(*sorted(carriers)), products)
+    found = rarity_of(sorted(carriers), products)
     counts = [min(max(1, count), products) for count in sorted(carriers)]
     expected = [max(0.01, math.log(products / count) / math.log(products)) for count in counts]
     np.testing.assert_allclose(found, expected, atol=1e-12)
@@ -268,12 +262,12 @@ def test_rarity_is_within_its_bounds_and_falls_with_the_carriers(carriers: list[
 @pytest.mark.parametrize("products", [0, 1])
 def test_rarity_is_one_where_the_catalogue_is_not_known(products: int) -> None:
     """A bundle that does not tell its products weighs all codes alike."""
-    assert rarity_of(entries(0, 1, 900), products).tolist() == [1.0, 1.0, 1.0]
+    assert rarity_of([0, 1, 900], products).tolist() == [1.0, 1.0, 1.0]
 
 
 def test_rarity_of_known_carriers() -> None:
     """Of a thousand products one, ten, a hundred and all: the logarithm is what counts."""
-    assert rarity_of(entries(1, 10, 100, 1000), 1000).tolist() == pytest.approx([1.0, 2 / 3, 1 / 3, 0.01])
+    assert rarity_of([1, 10, 100, 1000], 1000).tolist() == pytest.approx([1.0, 2 / 3, 1 / 3, 0.01])
 
 
 SHARE = 0.6

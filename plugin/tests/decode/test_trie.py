@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gram_plugin.contract.bundle import CodebookEntry, Tokens
+from gram_plugin.contract.bundle import Tokens
+from gram_plugin.contract.codebook import Codebook, CodebookEntry
 from gram_plugin.contract.codes import Code
 from gram_plugin.decode.trie import Columns, Trie, trie_of
 from gram_plugin.errors import BundleError
@@ -53,14 +54,15 @@ def test_a_code_that_nothing_can_follow_ends_without_a_step_of_its_own() -> None
 
 def test_attributes_are_numbered_in_canonical_order() -> None:
     """Token ids follow type, then value, whatever the order of the codebook."""
-    codebook = [CodebookEntry(Code.parse(text), 1) for text in ("type=b|brand=x", "brand=a", "type=a")]
+    texts = ("type=b|brand=x", "brand=a", "type=a")
+    codebook = Codebook.of(CodebookEntry(Code.parse(text), 1) for text in texts)
     assert walk(trie_of(codebook, Columns(EOS, 10, 0))) == {0: (11, 13), 1: (12,), 2: (10,)}
 
 
 def test_an_empty_codebook_is_refused() -> None:
     """Nothing could be written, so the bundle is of no use."""
     with pytest.raises(BundleError, match="codebook is empty"):
-        trie_of([], Columns(EOS, 10, 0))
+        trie_of(Codebook.of([]), Columns(EOS, 10, 0))
 
 
 def test_logits_for_codes_alone_are_counted_from_the_end_token() -> None:
