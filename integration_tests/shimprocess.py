@@ -12,21 +12,34 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from sofas import ask
 
+PROGRAM = ("-m", "gram_plugin.cli")
 
-@dataclass(frozen=True)
+
+@dataclass
 class Process:
     """A `gram shim` in a process of its own, so that its memory and its files can be counted."""
 
     url: str
     pid: int
     bundle: Path
+    killed: bool = False
+
+    def kill(self) -> None:
+        """Ends it without a warning, as a machine does that has no more memory."""
+        self.killed = True
+        os.kill(self.pid, signal.SIGKILL)
+
+    def counted(self, metric: str) -> float:
+        """The value of a counter with its labels, 0 before the first."""
+        page = ask(self.url, "/-/metrics", method="GET")[2].decode()
+        return sum(float(line.rpartition(" ")[2]) for line in page.splitlines() if line.startswith(metric + " "))
 
     def resident_kib(self) -> int:
         """Memory of the process in KiB."""
@@ -44,33 +57,36 @@ class Process:
         while line.encode() not in ask(self.url, "/-/metrics", method="GET")[2]:
             assert time.monotonic() < limit
 
-    def crowd(self, files: int) -> None:
+    def crowd(self, files: int, limit_s: float = 60.0) -> None:
         """Returns once the process has so many files open: clients that wait, and their searches at OpenSearch."""
-        limit = time.monotonic() + 60
+        limit = time.monotonic() + limit_s
         while self.files() < files:
             assert time.monotonic() < limit, (self.files(), files)
 
-    def settle(self, files: int) -> None:
+    def settle(self, files: int, limit_s: float = 60.0) -> None:
         """Returns once the process has no more than so many files open and no text waits for its model."""
-        limit = time.monotonic() + 60
+        limit = time.monotonic() + limit_s
         while self.files() > files or b'"waiting":0' not in ask(self.url, "/-/ready", method="GET")[2]:
             assert time.monotonic() < limit, (self.files(), files)
 
 
 @contextlib.contextmanager
-def shim_process(upstream: str, bundle: Path, said: Path, settings: Mapping[str, str]) -> Iterator[Process]:
+def shim_process(
+    upstream: str, bundle: Path, said: Path, settings: Mapping[str, str], program: Sequence[str] = PROGRAM
+) -> Iterator[Process]:
     """Runs until the end; what it prints goes to the file `said`. Ended by itself it is a failure."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GRAM_")}
     options = ["--url", upstream, "--port", "0", "--bundle", str(bundle)]
-    command = [sys.executable, "-m", "gram_plugin.cli", "shim", *options]
+    command = [sys.executable, *program, "shim", *options]
     with said.open("wb") as log:
         child = subprocess.Popen(command, env={**environment, **settings}, stdout=log, stderr=log)
     try:
         limit = time.monotonic() + 60
         while not (found := re.search(r"listening on (http://\S+)", said.read_text(encoding="utf-8"))):
             assert time.monotonic() < limit and child.poll() is None, said.read_text(encoding="utf-8")
-        yield Process(found[1], child.pid, bundle)
-        assert child.poll() is None
+        process = Process(found[1], child.pid, bundle)
+        yield process
+        assert process.killed or child.poll() is None
     finally:
         child.send_signal(signal.SIGTERM)
         child.wait(30)

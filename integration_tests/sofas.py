@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import uvicorn
 
 from gram_plugin.contract.codes import MAX_CODES, Attribute, Code, Role, ScoredCode
+from gram_plugin.serve.program import server_config
 from gram_plugin.serve.settings import ShimSettings
 from gram_plugin.serve.shim import create_shim
 
@@ -46,10 +47,7 @@ class FakeGenerator:
 def running(settings: ShimSettings, generator: FakeGenerator | None) -> Iterator[str]:
     """A shim on a free port, served by a thread until the end."""
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(
-        create_shim(settings, generator), log_config=None, ws="none", server_header=False, date_header=False
-    )
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(server_config(create_shim(settings, generator), settings))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
     thread.start()
     try:

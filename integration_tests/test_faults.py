@@ -27,7 +27,7 @@ from gram_plugin.node.node import NodeSettings, RunningNode, start_node
 from gram_plugin.search.client import connect
 from gram_plugin.search.mappings import IndexCalibration, apply_to_index, write_calibration
 from gram_plugin.serve.settings import ShimSettings
-from shimprocess import Process, hang_up, shim_process
+from shimprocess import Process, shim_process
 from sofas import MATCH, FakeGenerator, answer, ask, product, running
 
 INDEX = "faults-shop"
@@ -36,7 +36,6 @@ BODY: dict[str, Any] = {"query": MATCH, "size": 200, "aggs": {"brands": {"terms"
 ENRICHED = b"rank_feature"
 LOOKUP = b"/_mapping"
 TINY = Path(__file__).parents[1] / "plugin/tests/decode/tiny_bundle"
-CLIENTS = 300
 
 
 def fill(client: OpenSearch) -> None:
@@ -317,22 +316,3 @@ def test_a_bundle_that_vanishes_or_breaks_costs_nothing(process: Process, node: 
     restored = state(restore, lambda: process.renewed("taken", 1))
     assert (damaged, removed, restored) == (before, before, before)
     assert before[0][0] == 200
-
-
-def test_many_clients_that_hang_up_leave_nothing_behind(process: Process, proxy: FaultProxy) -> None:
-    """Three times 300 clients leave while OpenSearch stalls: their searches are cut, memory and sockets come back."""
-    ask(process.url, TARGET, BODY)
-    process.settle(files := process.files() + 4)
-    sizes = []
-    for turn in range(3):
-        proxy.fault = Fault(stall=True, only=b"/_search")
-        waiting = [hang_up(process.url, TARGET, turn * CLIENTS + number) for number in range(CLIENTS)]
-        process.crowd(files + CLIENTS + CLIENTS // 2)
-        for client in waiting:
-            client.close()
-        process.settle(files)
-        proxy.fault = NONE
-        status, headers, _ = ask(process.url, TARGET, BODY)
-        assert (status, "x-gram-status" in headers) == (200, True)
-        sizes.append(process.resident_kib())
-    assert sizes[2] - sizes[0] < 16_384
