@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gram_exporter.shop.shop import make_shop
-from gram_plugin.contract.bundle import CODEBOOK, LINEAR, read_codebook
+from gram_plugin.contract.bundle import CODEBOOK, LINEAR
+from gram_plugin.contract.codebook import read_codebook
 from gram_plugin.contract.features import BUCKETS
 from gram_plugin.decode.linear import LinearArm
 from gram_plugin.decode.nearest import NearestQueries

@@ -29,18 +29,11 @@ from rich.console import Console
 
 from bundles import LINEAR_SHARE, make_bundle, random_linear, shop_queries
 from figures import Spread, Table, resident_bytes, show, show_place
-from gram_plugin.contract.bundle import (
-    CODEBOOK,
-    LINEAR,
-    MANIFEST,
-    attributes_of,
-    read_codebook,
-    read_manifest,
-    write_bundle,
-)
+from gram_plugin.contract.bundle import CODEBOOK, LINEAR, MANIFEST, read_manifest, write_bundle
+from gram_plugin.contract.codebook import read_codebook
 from gram_plugin.contract.codes import Attribute, Role
-from gram_plugin.contract.tagging import CodeFinder
 from gram_plugin.contract.text import render_query
+from gram_plugin.decode.finder import CodeFinder
 from gram_plugin.decode.generator import OnnxGenerator
 from gram_plugin.decode.linear import LinearArm
 from gram_plugin.decode.trie import Columns, trie_of
@@ -128,7 +121,7 @@ def _make_sized(base: Path, target: Path, codes: int) -> None:
     staging = target.with_name(f"{target.name}.staging")
     shutil.copytree(base, staging)
     (staging / MANIFEST).unlink()
-    texts = random_codes(attributes_of(read_codebook(base / CODEBOOK)), codes)
+    texts = random_codes(read_codebook(base / CODEBOOK).attributes, codes)
     (staging / CODEBOOK).write_text("".join(f"{text}\t3\n" for text in texts), encoding="utf-8")
     random_linear(codes).save(staging / LINEAR)
     write_bundle(staging, target, replace(read_manifest(base), linear_share=LINEAR_SHARE, products=10 * codes))
@@ -178,9 +171,9 @@ def weigh(bundle: Path) -> list[Opened]:
 
     codebook = step("codebook", lambda: read_codebook(bundle / CODEBOOK))
     columns = Columns(0, 1, 0)
-    kept = [step("trie", lambda: trie_of(codebook, columns))]
-    kept.append(step("product tags", lambda: CodeFinder(entry.code for entry in codebook)))
-    kept.append(step("linear arm", lambda: LinearArm.load(bundle / LINEAR, len(codebook))))
+    trie = step("trie", lambda: trie_of(codebook, columns))
+    kept = step("product tags", lambda: CodeFinder(codebook, trie, columns))
+    kept = kept, step("linear arm", lambda: LinearArm.load(bundle / LINEAR, len(codebook)))
     return found
 
 

@@ -11,7 +11,7 @@ import json
 import multiprocessing
 import tomllib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -25,8 +25,10 @@ from gram_exporter.shop.merchant import write_document
 from gram_exporter.shop.product import draw_product
 from gram_exporter.shop.shop import Shop, make_shop
 from gram_exporter.shop.vocabulary import load_vocabulary
+from gram_plugin.contract.codebook import Codebook
 from gram_plugin.contract.codes import MAX_CODES, MAX_PRODUCT_CODES, Code, ScoredCode
-from gram_plugin.contract.tagging import CodeFinder, field_attributes
+from gram_plugin.contract.tagging import field_attributes
+from gram_plugin.decode.finder import CodeFinder
 from gram_plugin.decode.generator import rarity_of
 from gram_plugin.progress import Progress
 from gram_plugin.search.mappings import IndexCalibration, apply_to_index, write_calibration
@@ -65,19 +67,16 @@ def shop_codes() -> ShopCodes:
     """The codes of the shop."""
     types = _settings()["catalogue"]["attributes"]
     own = [field_attributes(document, types) for document in first_products().documents]
-    codebook = build_codebook(own, CodebookSettings())
-    rarity = rarity_of(codebook.entries(), FIRST_PRODUCTS).tolist()
-    return ShopCodes(types, CodeFinder(codebook.codes), dict(zip(codebook.codes, rarity, strict=True)))
+    found = build_codebook(own, CodebookSettings())
+    rarity = rarity_of(found.support, FIRST_PRODUCTS).tolist()
+    return ShopCodes(types, CodeFinder(Codebook.of(found.entries())), dict(zip(found.codes, rarity, strict=True)))
 
 
 def query_codes() -> dict[str, list[ScoredCode]]:
     """For every query of the shop the commonest codes of its relevant products, best first."""
     shop, codes = first_products(), shop_codes()
-    documents = {document["id"]: document for document in shop.documents}
-    by_family = {
-        family: Counter(code for key in grades for code in codes.of_product(documents[key]))
-        for family, grades in shop.grades.items()
-    }
+    own = {document["id"]: codes.of_product(document) for document in shop.documents}
+    by_family = {family: Counter(code for key in grades for code in own[key]) for family, grades in shop.grades.items()}
     return {
         query.text: [
             ScoredCode(code, WEIGHT / (1 + rank), codes.rarity[code])
@@ -122,9 +121,8 @@ def fill(url: str, products: int, generation: str, progress: Progress) -> str:
         chunks = [
             _Chunk(url, name, generation, start, min(products, start + CHUNK)) for start in range(0, products, CHUNK)
         ]
-        with multiprocessing.get_context("spawn").Pool(min(WRITERS, len(chunks))) as pool:
-            for done, _ in enumerate(pool.imap_unordered(_write, chunks), start=1):
-                progress(f"fill {name}", min(products, done * CHUNK), products)
+        for done, _ in enumerate(_written(chunks), start=1):
+            progress(f"fill {name}", min(products, done * CHUNK), products)
         progress("fill: merging", 0, 1)
         client.indices.forcemerge(index=name, max_num_segments=1)
         client.indices.refresh(index=name)
@@ -139,6 +137,15 @@ class _Chunk:
     generation: str
     start: int
     stop: int
+
+
+def _written(chunks: Sequence[_Chunk]) -> Iterator[None]:
+    """One item for each chunk that is in the index; a single one is not worth processes of its own."""
+    if len(chunks) == 1:
+        yield _write(chunks[0])
+        return
+    with multiprocessing.get_context("spawn").Pool(WRITERS) as pool:
+        yield from pool.imap_unordered(_write, chunks)
 
 
 def _write(chunk: _Chunk) -> None:
