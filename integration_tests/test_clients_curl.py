@@ -63,6 +63,7 @@ CALLS: dict[str, tuple[str, ...]] = {
     "without-body": ("SHOP/_search?q=title:couch&size=3",),
     "without-type": ("SHOP/_search", "--data", QUERY),
     "broken": ("SHOP/_search", *JSON, "--data", '{"query": {'),
+    "in-off": ("--header", "x-gram-mode: off", "SHOP/_search", *JSON, "--data", QUERY),
     "cat": ("NODE/_cat/count/INDEX?h=count",),
     "head": ("--head", "--output", "FOLDER/none", "SHOP"),
 }
@@ -115,6 +116,7 @@ def test_in_recall_every_call_that_can_get_codes_gets_them(
     assert {name: printed.mark for name, printed in found.items()} == {
         **dict.fromkeys(CALLS, "applied"),
         "msearch": "applied; items=1/2",
+        "in-off": "off; reason=mode",
         "without-body": "off; reason=no-body",
         "without-type": "off; reason=content-type",
         "broken": "off; reason=invalid-json",

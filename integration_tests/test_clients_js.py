@@ -89,9 +89,11 @@ def test_in_recall_every_search_of_it_finds_what_the_words_miss(
     assert [document["title"] for document in seen["documents"]] == [
         hit["_source"]["title"] for hit in seen["search"]["body"]["hits"]["hits"]
     ]
+    assert ids(seen["in_off"]["body"]) == []
     assert [len(seen["scrolled_documents"]), *map(len, seen["msearch_helper"])] == [60, 60, 60 - 5]
     assert marks(seen) == {
         **dict.fromkeys(ENRICHED, "applied"),
+        "in_off": "off; reason=mode",
         "without_body": "off; reason=no-body",
         "msearch": "applied; items=1/3",
         "msearch_template": "applied; items=2/3",

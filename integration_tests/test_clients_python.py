@@ -105,6 +105,13 @@ def test_each_way_to_search_gives_the_direct_answer_or_finds_more(
     assert (hits_of(asked(node.url, "settee")), set(hits_of(asked(modes["recall"], "settee")))) == ([], SOFAS)
 
 
+def test_a_header_asks_for_another_mode(shop: str, modes: dict[str, str]) -> None:
+    """`x-gram-mode` of one search goes before the mode of the shim."""
+    with OpenSearch(modes["recall"], timeout=60) as client:
+        off = client.search(index=shop, body=query("settee"), headers={"x-gram-mode": "off"})
+        assert (ids(off), len(ids(client.search(index=shop, body=query("settee"))))) == ([], 60)
+
+
 @pytest.fixture
 async def asynchronous(modes: dict[str, str]) -> AsyncIterator[AsyncOpenSearch]:
     """An asynchronous client of the shim in `recall`."""

@@ -21,21 +21,8 @@ from gram_plugin.node.release import cache_folder
 from rsyslog import Rsyslog, rsyslog
 from sidecars import Pair, create, plain, serving, settled, stored
 
-CONFIGURATION = """
-global(workDirectory="{folder}")
-module(load="imfile")
-module(load="mmjsonparse")
-module(load="omelasticsearch")
-template(name="document" type="string" string="%msg%")
-template(name="id" type="string" string="%$!sku%")
-input(type="imfile" file="{folder}/products.log" tag="products" ruleset="ship")
-ruleset(name="ship") {{
-  action(type="mmjsonparse" cookie="")
-  action(type="omelasticsearch" server="127.0.0.1" serverport="{port}" searchIndex="{index}" searchType=""
-         template="document" dynbulkid="on" bulkid="id" bulkmode="on" errorfile="{folder}/errors" {more}
-         action.resumeRetryCount="-1" action.resumeInterval="1")
-}}
-"""
+PAGE = Path(__file__).parents[1] / "docs/clients.md"
+RESUMES = 'action.resumeRetryCount="-1"'
 OVERLOAD = reply(
     "429 Too Many Requests", b'{"error":{"type":"overload","reason":"later"},"status":429}', "retry-after: 1"
 )
@@ -44,6 +31,12 @@ OVERLOAD = reply(
 def products(number: int) -> list[dict[str, Any]]:
     """Lines of a log; of each 40 there is one that OpenSearch refuses."""
     return [{"sku": f"s{n}", "title": f"shoe number{n}", "price": "cheap" if n % 40 == 7 else n} for n in range(number)]
+
+
+def documented() -> str:
+    """The configuration that the page of the clients tells people to use."""
+    section = PAGE.read_text(encoding="utf-8").partition("## rsyslog\n")[2]
+    return section.split("```")[1]
 
 
 @dataclass(frozen=True)
@@ -55,15 +48,25 @@ class Shipment:
     index: str
 
     def prepare(self, lines: Sequence[Any], more: str = "") -> str:
-        """Writes the log and gives the configuration that ships it."""
+        """Writes the log and gives the configuration that ships it: the one of the page, with these places."""
         self.folder.mkdir()
         (self.folder / "products.log").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-        port = urlsplit(self.url).port
-        return CONFIGURATION.format(folder=self.folder, port=port, index=self.index, more=more)
+        changes = {
+            "/var/log": str(self.folder),
+            "localhost": "127.0.0.1",
+            "9202": str(urlsplit(self.url).port),
+            'searchIndex="products"': f'searchIndex="{self.index}"',
+            RESUMES: f'{RESUMES} action.resumeInterval="1" {more}',
+        }
+        block = documented()
+        for old, new in changes.items():
+            assert block.count(old), old
+            block = block.replace(old, new)
+        return f'global(workDirectory="{self.folder}")\n{block}'
 
     def errors(self) -> str:
         """What rsyslog has put aside, as it wrote it."""
-        path = self.folder / "errors"
+        path = self.folder / "products.errors"
         return path.read_text(encoding="utf-8") if path.exists() else ""
 
     def said(self) -> str:

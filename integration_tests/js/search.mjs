@@ -25,6 +25,7 @@ async function refused (request) {
 
 seen.info = see(await client.info())
 seen.search = see(await client.search({ index, body }))
+seen.in_off = see(await client.search({ index, body }, { headers: { 'x-gram-mode': 'off' } }))
 seen.without_body = see(await client.search({ index, q: 'title:red', size: 3, sort: 'price' }))
 seen.msearch = see(await client.msearch({
   body: [{ index }, body, { index }, { query: { term: { brand: 'b1' } }, size: 1 }, { index: 'nowhere' }, body]
