@@ -58,8 +58,9 @@ engines: wheel ## The examples of docs/bulk-encoding.md on the real Spark and Ra
 	$(stage) "environment of the engines" .ci/venv engines bulk,dev
 	$(stage) "engines" .venvs/engines/bin/python -P -m pytest .ci/test_bulk_engines.py $(TESTS)
 
-soak: install engines ## The kill proofs of the backfill at length: 100 kills, 10,000 hostile documents.
-	$(stage) "soak" env SOAK_KILLS=100 SOAK_DOCUMENTS=10000 $(full)/python -P -m pytest -o timeout=14400 integration_tests/test_backfill.py integration_tests/test_backfill_kills.py $(TESTS)
+soak: install engines ## The kill proofs of the write path at length: 100 kills of each program, 10,000 hostile documents, 500 bulk bodies.
+	$(stage) "soak" env SOAK_KILLS=100 SOAK_DOCUMENTS=10000 SOAK_BODIES=500 $(full)/python -P -m pytest -o timeout=14400 integration_tests/test_backfill.py integration_tests/test_backfill_kills.py integration_tests/test_write_kills.py integration_tests/test_write_bodies.py $(TESTS)
+	$(stage) "soak, clients" env SOAK_CLIENTS=10000 $(full)/python -P -m pytest -o timeout=14400 integration_tests/test_shim_process.py -k hang_up $(TESTS)
 
 quality: install ## Quality with ablations, on every catalogue at hand. QUALITY='--data FOLDER --minutes 10'.
 	$(full)/python -P benchmarks/quality.py $(QUALITY)

@@ -45,7 +45,7 @@ from cluster import Cluster, running_cluster
 from gram_plugin.search.client import connect
 from writers import Book, Writer, replay
 
-KILLS = int(os.environ.get("SOAK_KILLS", "4"))
+KILLS = int(os.environ.get("SOAK_KILLS", "3"))
 """Of each program; `make soak` sets a larger number."""
 SERVER_EVERY = max(4, KILLS // 10)
 """So many kills of a program come with one of a server."""

@@ -95,8 +95,11 @@ def _target(target: bytes, *, single: bool) -> str:
 
 
 def _statuses(answer: UpstreamAnswer, count: int) -> list[int]:
-    if answer.status == 200:
+    """The status of each item; of all alike where the answer is no list of them."""
+    try:
         results = [int(result["status"]) for item in json.loads(answer.body)["items"] for result in item.values()]
-        if len(results) == count:
-            return results
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
+        results = []
+    if answer.status == 200 and len(results) == count:
+        return results
     return [answer.status if answer.status >= 300 else _UNREACHABLE] * count

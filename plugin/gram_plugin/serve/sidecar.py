@@ -52,7 +52,7 @@ _log = logging.getLogger(__name__)
 _RETRY_AFTER_S = b"1"
 _WARM_UP_S = 30.0
 _BODIES = 4  # bodies of the largest size that fit beside each other
-_READ_BYTES = 1 << 26  # of an answer that is looked into
+_READ_BYTES = 1 << 24  # of an answer that is looked into; its items count in the lines of their request
 _MARKING = Retrying(tries=5, first_s=0.2, longest_s=2.0)  # a writer waits for it
 _LINE_BYTES = 256  # what a parsed line takes at least, however short it is
 

@@ -13,7 +13,13 @@ from starlette.responses import JSONResponse, Response
 
 from gram_plugin.contract.text import Rendering
 from gram_plugin.errors import DecodeError
+from gram_plugin.search.bulk import BulkItem
 from gram_plugin.serve.coding import CodingRules
+from gram_plugin.serve.delivery import Retrying
+from gram_plugin.serve.fields import GramFields
+from gram_plugin.serve.http import Upstream
+from gram_plugin.serve.marking import Marker
+from gram_plugin.serve.scripts import Scripted
 from gram_plugin.serve.settings import SidecarSettings
 from gram_plugin.serve.sidecar import create_sidecar
 
@@ -224,3 +230,30 @@ async def test_the_hit_rate_of_the_cache_can_be_told(sidecar: Any, opensearch: A
     metrics = (await client(f"{url}/-/metrics")).body
     for how, number in (("cached", 3), ("joined", 2), ("decoded", 1)):
         assert f'gram_product_codes_total{{how="{how}"}} {number}.0'.encode() in metrics
+
+
+async def no_pause(_: float) -> None:
+    """Waits for nothing."""
+
+
+@pytest.mark.parametrize(
+    "body", [b"<html>", b"{}", b"[]", b'{"items":[]}', b'{"items":[{"update":{}}]}', b'{"items":7}']
+)
+async def test_an_answer_to_marks_that_cannot_be_read_is_no_mark(
+    opensearch: Any, opensearch_url: str, body: bytes
+) -> None:
+    """They are made again, as often as the budget lets them, and then counted as not made."""
+    opensearch.answer = answering(Response(body), Response(body))
+    item = Scripted(0, BulkItem("update", {"_id": "1"}, {}, 1, b"", b""), GramFields.WEIGHTED)
+    async with Upstream(opensearch_url) as upstream:
+        marker = Marker(upstream, lambda: {"codes": [], "model": "pending"}, Retrying(tries=2, sleep=no_pause))
+        lost = await marker.mark(b"/shop/_bulk", [], [item], single=False)
+    assert (lost, len(opensearch.searches)) == (1, 2)
+
+
+async def test_marks_that_cannot_be_sent_are_not_made() -> None:
+    """Nothing listens: the writer is told with his answer."""
+    item = Scripted(0, BulkItem("update", {"_id": "1"}, {}, 1, b"", b""), GramFields.WEIGHTED)
+    async with Upstream("http://127.0.0.1:9", connect_timeout_s=0.5) as upstream:
+        marker = Marker(upstream, lambda: {"codes": [], "model": "pending"}, Retrying(tries=2, sleep=no_pause))
+        assert await marker.mark(b"/shop/_bulk", [], [item], single=False) == 1
