@@ -11,7 +11,6 @@ import contextlib
 import os
 import platform
 import shutil
-import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -45,8 +44,17 @@ class Rsyslog:
             if child.poll() is not None:
                 raise ProgramError(f"rsyslogd ended by itself: {(folder / 'rsyslog.said').read_text(encoding='utf-8')}")
         finally:
-            child.send_signal(signal.SIGTERM)
-            child.wait(30)
+            _end(child)
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    child.terminate()
+    try:
+        child.wait(30)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+        raise
 
 
 def rsyslog(cache: Path, environ: Mapping[str, str], system: str = "/usr/sbin:/sbin") -> Rsyslog:
