@@ -35,6 +35,7 @@ from gram_plugin.serve.settings import SidecarSettings, variable
 _ANSWER_S = 120.0
 _TRIES = 20  # more than three minutes: a node that is restarted is back by then
 _MODEL_SILENCE_S = 300.0
+_CACHE_ENTRIES = "1000"  # equal texts come close together, if at all; the sidecar's 50,000 take some 300 MB
 _NEVER = 1 << 62  # the breaker stays closed: a page full of texts that the model cannot read is no outage
 
 
@@ -120,9 +121,9 @@ async def _survey(
 
 
 def settings_of(wish: Wish, found: Address) -> SidecarSettings:
-    """The settings that a sidecar of so many threads would have here."""
+    """The settings that a sidecar of so many threads would have here, with a cache for products that are read once."""
     own = {variable("upstream_url"): found.url, variable("threads"): str(wish.threads)}
-    return SidecarSettings.from_mapping({**wish.environment, **own})
+    return SidecarSettings.from_mapping({variable("cache_entries"): _CACHE_ENTRIES, **wish.environment, **own})
 
 
 def fields_of_index(found: Address, index: str) -> GramFields:

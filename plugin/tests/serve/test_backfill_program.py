@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from gram_plugin.cli import build_app
 from gram_plugin.errors import ConfigError
 from gram_plugin.search.backfill import Slice, State
+from gram_plugin.search.client import Address
 from gram_plugin.search.productstore import Census
 from gram_plugin.serve.backfill import Report
 from gram_plugin.serve.backfill_checkpoint import Tally
@@ -20,11 +21,13 @@ from gram_plugin.serve.backfill_program import (
     page_of,
     report_document,
     report_lines,
+    settings_of,
     slice_of,
     survey_document,
     survey_lines,
 )
 from gram_plugin.serve.backfill_survey import Example, Survey
+from gram_plugin.serve.settings import SidecarSettings
 
 TALLY = Tally(read=10, fresh=2, coded=5, pending=1, failed=1, gone=1, again=3, by_codes={0: 1, 3: 4})
 SURVEY = Survey(
@@ -42,6 +45,16 @@ def wish(**more: Any) -> Wish:
     """A wish with what must be given."""
     given = {"url": "http://h", "bundle": Path("b"), "checkpoint": Path("c"), "dead_letters": Path("letters"), **more}
     return Wish(index="shop", **given)
+
+
+@pytest.mark.parametrize(("environment", "entries"), [({}, 1000), ({"GRAM_CACHE_ENTRIES": "7"}, 7)])
+def test_the_settings_are_those_of_a_sidecar_but_for_threads_and_a_small_cache(
+    environment: dict[str, str], entries: int
+) -> None:
+    """`--threads` decides, whatever the environment says; little is remembered unless asked, as each is read once."""
+    asked = wish(threads=3, environment={**environment, "GRAM_MAX_CODES": "5", "GRAM_THREADS": "9"})
+    expected = SidecarSettings(upstream_url="http://h", threads=3, max_codes=5, cache_entries=entries)
+    assert settings_of(asked, Address("http://h")) == expected
 
 
 @pytest.mark.parametrize(("text", "expected"), [("0/1", Slice()), ("7/8", Slice(7, 8)), ("0/1024", Slice(0, 1024))])
