@@ -33,6 +33,11 @@ Body = bytes | AsyncIterable[bytes | memoryview] | None
 _HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-connection proxy-authenticate te trailer transfer-encoding upgrade expect".split()
 )
+MAX_POOLED_TARGET_BYTES = 2048
+MAX_POOLED_HEADER_BYTES = 8192
+"""Half of what OpenSearch takes by default. To a longer head it says 400 and then never answers again on that
+connection, which it leaves open: whoever got it from the pool next would wait for ever. So long heads go alone."""
+
 _AUTOMATIC = frozenset({"User-Agent", "Accept", "Accept-Encoding", "Content-Type"})
 _PIECE_BYTES = 1 << 18
 _BROKEN = (aiohttp.ClientError, OSError, TimeoutError)
@@ -166,11 +171,16 @@ class Upstream:
         self._max_connections = max_connections
         self._tls = _tls(ca_file, verify_tls)
         self._session: aiohttp.ClientSession | None = None
+        self._once: aiohttp.ClientSession | None = None
 
     async def start(self) -> None:
         """Opens the pool."""
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self._max_connections, ssl=self._tls),
+        self._session, self._once = self._opened(kept=True), self._opened(kept=False)
+
+    def _opened(self, *, kept: bool) -> aiohttp.ClientSession:
+        """A session whose connections are kept for the next request, or closed after one."""
+        session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=self._max_connections, ssl=self._tls, force_close=not kept),
             timeout=self._timeout,
             cookie_jar=aiohttp.DummyCookieJar(),
             skip_auto_headers=_AUTOMATIC,
@@ -180,13 +190,15 @@ class Upstream:
         )
         # aiohttp sends GET, PUT and DELETE again when a pooled connection dies before the answer. What OpenSearch
         # did by then is not known: a repeated `PUT _create` is told 409 for the very document that it stored.
-        self._session._retry_connection = False
+        session._retry_connection = False
+        return session
 
     async def close(self) -> None:
         """Closes every connection."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        for session in (self._session, self._once):
+            if session is not None:
+                await session.close()
+        self._session = self._once = None
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -204,17 +216,16 @@ class Upstream:
         Raises:
             SearchError: OpenSearch could not be reached or gave no HTTP answer.
         """
-        if self._session is None:
-            raise SearchError("the connections to OpenSearch are closed", next_step="call start() first")
         sent = without_hop_by_hop(headers, drop=_framing(body))
+        session = self._once if _is_long(target, sent) else self._session
+        if session is None:
+            raise SearchError("the connections to OpenSearch are closed", next_step="call start() first")
         if isinstance(body, bytes) and len(body) > _PIECE_BYTES:
             sent.append((b"content-length", b"%d" % len(body)))
             body = _pieces(body)
         url = URL(self.base_url + _ascii(target), encoded=True)
         try:
-            response = await self._session.request(
-                method, url, headers=_for_aiohttp(sent), data=body, allow_redirects=False
-            )
+            response = await session.request(method, url, headers=_for_aiohttp(sent), data=body, allow_redirects=False)
         except _BROKEN as error:
             raise self._unreachable(error) from error
         except ValueError as error:
@@ -344,6 +355,12 @@ async def _pieces(body: bytes) -> AsyncIterator[memoryview]:
     whole = memoryview(body)
     for at in range(0, len(body), _PIECE_BYTES):
         yield whole[at : at + _PIECE_BYTES]
+
+
+def _is_long(target: bytes, headers: Headers) -> bool:
+    """Whether OpenSearch might refuse a head for its length."""
+    length = sum(len(name) + len(value) + 4 for name, value in headers)
+    return len(target) > MAX_POOLED_TARGET_BYTES or length > MAX_POOLED_HEADER_BYTES
 
 
 def _for_aiohttp(headers: Headers) -> CIMultiDict[str]:

@@ -211,6 +211,27 @@ async def test_a_request_whose_connection_dies_is_never_sent_twice(method: str) 
     assert seen == [b"POST", method.encode()]
 
 
+@pytest.mark.parametrize(("target", "value"), [("/i/_doc/" + "x" * 5000, "v"), ("/i/_doc/1", "v" * 20_000)])
+async def test_a_head_that_is_refused_for_its_length_holds_up_no_other(target: str, value: str) -> None:
+    """OpenSearch answers 400, keeps the connection open and is deaf on it from then on: nobody gets it afterwards."""
+
+    async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            too_long = len(head) > 4096
+            writer.write(b"HTTP/1.1 %d X\r\ncontent-length: 0\r\n\r\n" % (400 if too_long else 200))
+            if too_long:
+                await reader.read()
+                writer.close()
+                return
+
+    asked = [("/", "v"), (target, value), ("/", "v"), ("/", "v")]
+    async with await asyncio.start_server(deaf, "127.0.0.1", 0) as server, asyncio.timeout(30):
+        port = server.sockets[0].getsockname()[1]
+        async with Upstream(f"http://127.0.0.1:{port}") as upstream:
+            sent = [await upstream.send("GET", path, "", [(b"x", text.encode())], None) for path, text in asked]
+    assert [answer.status for answer in sent] == [200, 400, 200, 200]
+
+
 @pytest.mark.parametrize("content", [None, b"", b"-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n"])
 def test_certificates_that_cannot_be_read_are_a_mistake_of_the_settings(tmp_path: Path, content: bytes | None) -> None:
     """No file, an empty one or a damaged one: the message names the file and what sets it."""
