@@ -60,3 +60,25 @@ def test_throughput_looks_at_batcher_start_and_memory(node: RunningNode) -> None
         "`gram shim` from its start to ready, 1 start",
         "resident memory of `gram shim`",
     ]
+
+
+def test_coding_compares_ways_calls_and_lengths() -> None:
+    """A table of all ways on the same products, and one for each sweep."""
+    assert run("coding", TINY, "--small", "--products", "12", "--round", "6", "--sweep", "4") == [
+        "products in a second, 12 products in 2 rounds",
+        "one core, by products in a call, 4 products",
+        "one core, by length of the text, 4 products",
+    ]
+
+
+def test_ingest_compares_every_way_and_looks_at_the_store(node: RunningNode) -> None:
+    """Four ways to write the same products, and the bytes that codes add."""
+    assert run("ingest", TINY, "--url", node.url, "--products", "40", "--bulk", "20") == [
+        "40 products in bulks of 20, one client",
+        "store after a merge to one segment",
+    ]
+
+
+def test_backfill_is_timed_and_its_memory_read(node: RunningNode) -> None:
+    """Every product is coded; the memory is told part by part."""
+    assert run("backfill", TINY, "--url", node.url, "--products", "60") == ["backfill", "memory of the backfill, MB"]
