@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
@@ -38,7 +39,7 @@ from gram_plugin.decode.generator import OnnxGenerator
 from gram_plugin.decode.linear import LinearArm
 from gram_plugin.decode.trie import Columns, trie_of
 from gram_plugin.progress import Progress, reporting
-from parts import DECODER, WHOLE, Clock, watched
+from parts import DECODER, WHOLE, WRITTEN, Clock, watched
 
 LATER_TYPES = 3
 """A random code is an attribute of the first type, then perhaps one of each of so many others."""
@@ -187,8 +188,8 @@ def _settled_bytes() -> int:
 
 def _alone(job: Callable[..., Any], *given: Any) -> Any:
     """The answer of a function that runs in a fresh process."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(job, given)
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(job, *given).result()
 
 
 @contextmanager
@@ -288,6 +289,7 @@ def _parts(sizes: Sequence[int], clocks: Sequence[Clock]) -> Table:
     means = [{part: 1000 * spent / own.calls[WHOLE] for part, spent in own.shares().items()} for own in clocks]
     for part in means[0]:
         table.add(part, *(own[part] for own in means))
+    table.add("generator by itself", *(1000 * own.seconds[WRITTEN] / own.calls[WHOLE] for own in clocks))
     table.add("decoder steps, count", *(own.calls[DECODER] / own.calls[WHOLE] for own in clocks))
     return table
 

@@ -12,6 +12,7 @@ import multiprocessing
 import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -108,7 +109,7 @@ def index_name(products: int, generation: str) -> str:
 def fill(url: str, products: int, generation: str, progress: Progress) -> str:
     """Makes the index anew unless it is there whole; gives its name."""
     name = index_name(products, generation)
-    with OpenSearch(url, timeout=600) as client:
+    with OpenSearch(url, timeout=3600) as client:
         if client.indices.exists(index=name) and client.count(index=name)["count"] == products:
             return name
         client.indices.delete(index=name, ignore_unavailable=True)
@@ -144,8 +145,9 @@ def _written(chunks: Sequence[_Chunk]) -> Iterator[None]:
     if len(chunks) == 1:
         yield _write(chunks[0])
         return
-    with multiprocessing.get_context("spawn").Pool(WRITERS) as pool:
-        yield from pool.imap_unordered(_write, chunks)
+    with ProcessPoolExecutor(WRITERS, mp_context=multiprocessing.get_context("spawn")) as pool:
+        for written in as_completed([pool.submit(_write, chunk) for chunk in chunks]):
+            yield written.result()
 
 
 def _write(chunk: _Chunk) -> None:
@@ -157,7 +159,7 @@ def _write(chunk: _Chunk) -> None:
     answer = json.loads(connection.getresponse().read())
     connection.close()
     if answer.get("errors", True):
-        raise SystemExit(f"products were refused: {json.dumps(answer)[:500]}")
+        raise RuntimeError(f"products were refused: {json.dumps(answer)[:500]}")
 
 
 def _lines(chunk: _Chunk) -> Iterator[str]:
