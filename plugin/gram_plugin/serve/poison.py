@@ -6,12 +6,14 @@ They are in the index without codes, marked pending; the file tells which they a
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
+from gram_plugin.errors import ConfigError
 from gram_plugin.serve.coding import utc_now
 from gram_plugin.serve.deadletter import DeadLetter
 from gram_plugin.serve.preparing import Poison
@@ -26,9 +28,17 @@ class PoisonFile:
         path: the file; it comes into being with the first letter.
         max_bytes: a letter that would make it larger is left out.
         clock: gives the time of a letter.
+
+    Raises:
+        ConfigError: the file can never be written, so that nobody learns of it with the first letter only.
     """
 
     def __init__(self, path: Path, max_bytes: int, clock: Callable[[], datetime] = utc_now) -> None:
+        if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise ConfigError(
+                f"the dead letters cannot be written to {path}: it is a folder, or its folder is not there or not ours",
+                next_step="set GRAM_DEAD_LETTERS to a file in a folder that exists and can be written",
+            )
         self._path = path
         self._max_bytes = max_bytes
         self._clock = clock

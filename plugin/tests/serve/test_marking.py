@@ -203,13 +203,16 @@ async def test_a_document_that_the_model_cannot_take_gets_a_letter(
     """It goes in as pending; the file names it, the metrics count it; a file that cannot be written stops nothing."""
     opensearch.answer = answering(*[[CREATED]] * 2)
     bodies = []
-    for path in (tmp_path / "letters", tmp_path / "missing" / "letters"):
-        url = await sidecar(DecodeError("cannot read it"), dead_letters=path)
+    for folder in (tmp_path / "stays", tmp_path / "goes"):
+        folder.mkdir()
+        url = await sidecar(DecodeError("cannot read it"), dead_letters=folder / "letters")
+        if folder.name == "goes":
+            folder.rmdir()
         headers = [("content-type", "application/json")]
         answer = await client(f"{url}/shop/_doc/7?routing=r", "PUT", headers, b'{"title": "shoe"}')
         assert (answer.status, answer.status_header) == (200, "degraded; reason=model-error")
         bodies.append((await client(f"{url}/-/metrics")).body)
-    (letter,) = [json.loads(line) for line in (tmp_path / "letters").read_text().splitlines()]
+    (letter,) = [json.loads(line) for line in (tmp_path / "stays" / "letters").read_text().splitlines()]
     del letter["at"]
     assert letter == {
         **{"id": "7", "line": 1, "status": 0, "type": "model-error", "reason": "cannot read it"},

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from gram_plugin.errors import ConfigError
 from gram_plugin.search.bulk import parse_bulk
 from gram_plugin.serve.coding import Reason
 from gram_plugin.serve.poison import PoisonFile
@@ -67,7 +68,18 @@ def test_the_file_never_grows_beyond_its_size(tmp_path: Path) -> None:
     assert path.stat().st_size <= 1024
 
 
-def test_a_file_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_any_more_is_an_error(tmp_path: Path) -> None:
     """The caller says so in the log and goes on."""
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    found = PoisonFile(folder / "letters", 1024)
+    folder.rmdir()
     with pytest.raises(OSError, match="letters"):
-        PoisonFile(tmp_path / "missing" / "letters", 1024).add([poison()])
+        found.add([poison()])
+
+
+def test_a_file_that_can_never_be_written_is_refused_at_the_start(tmp_path: Path) -> None:
+    """A folder that is missing, and a folder in the place of the file; the message names the setting."""
+    for path in (tmp_path / "missing" / "letters", tmp_path):
+        with pytest.raises(ConfigError, match="GRAM_DEAD_LETTERS"):
+            PoisonFile(path, 1024)
