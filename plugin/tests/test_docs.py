@@ -25,6 +25,7 @@ CODE = re.compile(r"```.*?```|`[^`]*`", re.DOTALL)
 METRIC = re.compile(r"""(?:Counter|Gauge|Histogram|Summary|Info|Enum)\(\s*["'](gram_\w+)["']""")
 HEADER = re.compile(r"""["'](x-gram-[a-z-]+)["']""", re.IGNORECASE)
 ENDPOINT = re.compile(r"""Route\(\s*["'](/[^"'{]*)["']""")
+NAMED_TEST = re.compile(r"`((?:plugin/tests|exporter/tests|integration_tests)/[\w/]+\.py)::(\w+)`")
 VARIABLE = re.compile(r"\bGRAM_[A-Z_]*[A-Z]\b")
 
 
@@ -101,6 +102,21 @@ def test_mapping_fields_are_on_their_pages(document: str) -> None:
     names = {name for item in templates for name in field_paths(item["template"]["mappings"]["properties"])}
     assert names
     assert missing(names, (ROOT / document).read_text(encoding="utf-8")) == set()
+
+
+def test_every_promise_names_tests_that_exist() -> None:
+    """docs/promises.md has every promise, each line of it names a test, and each test that is named exists."""
+    text = page("promises.md")
+    lines = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith(("| ---", "| what"))]
+    named = {pair for line in lines for pair in NAMED_TEST.findall(line)}
+    absent = {
+        f"{path}::{name}"
+        for path, name in named
+        if not re.search(rf"^(?:async )?def {name}\(", (ROOT / path).read_text(encoding="utf-8"), re.M)
+    }
+    assert [line for line in lines if not NAMED_TEST.search(line)] == []
+    assert absent == set()
+    assert re.findall(r"^### (\d+)\. ", text, re.M) == [str(number) for number in range(1, 12)]
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
