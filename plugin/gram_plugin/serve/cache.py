@@ -1,7 +1,8 @@
-"""A cache bounded by number and by age."""
+"""Caches: one bounded by number and by age, one by number alone that threads may share."""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Hashable
@@ -55,3 +56,35 @@ class AgedCache(Generic[K, V]):
 
     def __len__(self) -> int:
         return len(self._entries)
+
+
+class LatestCache(Generic[K, V]):
+    """Keeps the most recently used values; safe for several threads.
+
+    Args:
+        entries: most values, >= 0; 0 keeps nothing.
+    """
+
+    def __init__(self, entries: int) -> None:
+        self._limit = entries
+        self._values: OrderedDict[K, V] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: K) -> V | None:
+        """The value of a key, which now is the most recently used."""
+        with self._lock:
+            value = self._values.get(key)
+            if value is not None:
+                self._values.move_to_end(key)
+            return value
+
+    def put(self, key: K, value: V) -> None:
+        """Keeps a value; the least recently used one makes room."""
+        with self._lock:
+            self._values[key] = value
+            self._values.move_to_end(key)
+            while len(self._values) > self._limit:
+                self._values.popitem(last=False)
+
+    def __len__(self) -> int:
+        return len(self._values)

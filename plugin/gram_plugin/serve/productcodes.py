@@ -23,10 +23,16 @@ def product_rules(generator: OnnxGenerator | None, settings: SidecarSettings) ->
     return CodingRules(
         generator.manifest.rendering if generator else Rendering(()),
         tags=generator.tags.codes_of if generator else None,
+        reads=_read_fields(generator) if generator else None,
         min_probability=settings.min_probability,
         max_codes=settings.max_codes,
         cache_entries=settings.cache_entries,
     )
+
+
+def _read_fields(generator: OnnxGenerator) -> tuple[str, ...]:
+    tagger = generator.tags.tagger
+    return (*generator.manifest.rendering.fields, *tagger.text, *tagger.types)
 
 
 def product_batcher(generator: Generator, rules: CodingRules, settings: SidecarSettings) -> Batcher:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gram_plugin.serve.cache import AgedCache, Entry
+from gram_plugin.serve.cache import AgedCache, Entry, LatestCache
 
 
 def test_an_entry_past_its_age_is_gone() -> None:
@@ -39,3 +39,20 @@ def test_the_least_recently_used_makes_room(limit: int, steps: list[tuple[bool, 
         if writes or key in used:
             used = [*(other for other in used if other != key), key][-limit:]
     assert [key for key in range(7) if cache.get(key)] == sorted(used)
+
+
+def test_the_latest_values_are_kept() -> None:
+    """Reading a value keeps it; at the bound the other one goes."""
+    cache: LatestCache[str, int] = LatestCache(2)
+    cache.put("a", 1)
+    cache.put("b", 2)
+    cache.get("a")
+    cache.put("c", 3)
+    assert [cache.get(key) for key in "abc"] == [1, None, 3]
+
+
+def test_a_cache_of_no_entries_remembers_nothing() -> None:
+    """0 entries switch the cache off."""
+    cache: LatestCache[str, int] = LatestCache(0)
+    cache.put("a", 1)
+    assert (cache.get("a"), len(cache)) == (None, 0)

@@ -19,7 +19,6 @@ from gram_plugin.errors import DecodeError
 from gram_plugin.search.document import gram_object, pending_object
 from gram_plugin.serve.batching import Batcher
 from gram_plugin.serve.coding import (
-    CodeCache,
     Coded,
     Coder,
     CodingRules,
@@ -406,21 +405,35 @@ async def test_a_defect_in_tagging_is_raised() -> None:
             await coder.code_products([{"title": "shoe"}])
 
 
-def test_the_cache_forgets_what_went_unused_longest() -> None:
-    """Reading an entry keeps it; at the bound the other one goes."""
-    cache = CodeCache(2)
-    cache.put("a", ())
-    cache.put("b", ())
-    cache.get("a")
-    cache.put("c", (word("x"),))
-    assert [cache.get(key) for key in "abc"] == [(), None, (word("x"),)]
+async def test_a_product_whose_read_fields_are_as_before_is_neither_rendered_nor_tagged_again() -> None:
+    """Another price is no reason; another size is."""
+    asked: list[object] = []
+    rules = CodingRules(RENDERING, tags=lambda source: asked.append(source["price"]) or (), reads=RENDERING.fields)
+    coder = Coder(None, rules)
+    products = [{"title": "shoe", "specs": {"size": size}, "price": price} for size, price in ((1, 5), (1, 6), (2, 7))]
+    first, second, third = [(await coder.read_products([product]))[0] for product in products]
+    assert asked == [5, 7]
+    assert first == second != third
 
 
-def test_a_cache_of_no_entries_remembers_nothing() -> None:
-    """0 entries switch the cache off."""
-    cache = CodeCache(0)
-    cache.put("a", ())
-    assert (cache.get("a"), len(cache)) == (None, 0)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(0, 2) | st.sampled_from([0.0, 1.0, "a", "b", "1"]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["size", "a"]), inner, max_size=2),
+    max_leaves=4,
+)
+KEYS = st.sampled_from(["title", "specs", "specs.size", "size"])
+
+
+@given(st.lists(st.dictionaries(KEYS, VALUES, max_size=3), max_size=6))
+def test_what_is_remembered_of_a_product_is_what_reading_it_gives(products: list[dict[str, Any]]) -> None:
+    """Whatever was read before, each product has the reading that it has alone: no two are taken for each other."""
+
+    def tags(source: Mapping[str, Any]) -> list[Code]:
+        return [Code.of([Attribute.of("type", "tagged")])] if source.get("title") == "a" else []
+
+    remembering = Coder(None, CodingRules(RENDERING, tags=tags, reads=RENDERING.fields))
+    expected = asyncio.run(Coder(None, CodingRules(RENDERING, tags=tags)).read_products(products))
+    assert [asyncio.run(remembering.read_products([product]))[0] for product in products] == expected
 
 
 async def run_all(calls: Sequence[Awaitable[object]]) -> list[object]:
