@@ -20,6 +20,8 @@ from gram_plugin.errors import DecodeError
 
 FloatArray = npt.NDArray[np.float64]
 _FEW = 4
+_MANY = 8192
+"""Edges up to which all of several beams are looked at together."""
 
 
 class Steps(Protocol):
@@ -91,10 +93,27 @@ def search(trie: Trie, steps: Steps, texts: int, *, width: int, limit: int) -> l
 
 
 def _choices(trie: Trie, beams: _Beams, logits: npt.NDArray[np.float32], width: int, limit: int) -> _Choice:
-    """Of each beam the edges that can matter: its best `limit` ends and its best `width` others.
+    """Of each beam at least its best `limit` ends and its best `width` other edges."""
+    counts = trie.offsets[beams.node + 1] - trie.offsets[beams.node]  # [beams]
+    if counts.sum() <= _MANY:
+        return _all_edges(trie, beams, logits, counts)
+    return _best_edges(trie, beams, logits, width, limit)
 
-    A node may have tens of thousands of edges, so beams go one by one: few passes over views, no index arrays.
-    """
+
+def _all_edges(trie: Trie, beams: _Beams, logits: npt.NDArray[np.float32], counts: npt.NDArray[np.integer]) -> _Choice:
+    """Every edge of every beam, together: few calls over all."""
+    start = np.cumsum(counts) - counts  # [beams]
+    row = np.repeat(np.arange(counts.size), counts)  # [edges]
+    edge = np.arange(row.size) + np.repeat(trie.offsets[beams.node] - start, counts)  # [edges]
+    raw = logits[row, trie.tokens[edge]].astype(np.float64)  # [edges]
+    _check_finite(float(raw.max()), float(raw.min()))
+    shifted = raw - np.maximum.reduceat(raw, start)[row]  # [edges]
+    total = np.log(np.add.reduceat(np.exp(shifted), start))  # [beams]
+    return _choice(trie, beams, row, edge, shifted + (beams.score - total)[row])
+
+
+def _best_edges(trie: Trie, beams: _Beams, logits: npt.NDArray[np.float32], width: int, limit: int) -> _Choice:
+    """Beam by beam: a node may have tens of thousands of edges, so few passes over views, and no index arrays."""
     edges, scores = [], []
     for row, (node, score) in enumerate(zip(beams.node.tolist(), beams.score.tolist(), strict=True)):
         own = slice(int(trie.offsets[node]), int(trie.offsets[node + 1]))
@@ -103,18 +122,25 @@ def _choices(trie: Trie, beams: _Beams, logits: npt.NDArray[np.float32], width: 
         edges.append(kept + own.start)
         scores.append(score + log_probability[kept].astype(np.float64))
     row_of = np.repeat(np.arange(len(edges)), [kept.size for kept in edges])  # [choices]
-    edge = np.concatenate(edges)  # [choices]
+    return _choice(trie, beams, row_of, np.concatenate(edges), np.concatenate(scores))
+
+
+def _choice(trie: Trie, beams: _Beams, row: IntArray, edge: IntArray, score: FloatArray) -> _Choice:
     token, target = trie.tokens[edge].astype(np.int64), trie.targets[edge].astype(np.int64)
-    return _Choice(row_of, beams.text[row_of], token, target, np.concatenate(scores))
+    return _Choice(row, beams.text[row], token, target, score)
 
 
 def _log_softmax(raw: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Nats, shape of `raw` [edges]."""
     highest, lowest = raw.max(), raw.min()
-    if not math.isfinite(float(highest) - float(lowest)):
-        raise DecodeError("the model answered with numbers that are not finite", next_step="export the bundle again")
+    _check_finite(float(highest), float(lowest))
     shifted = raw - highest  # [edges]
     return np.asarray(shifted - np.float32(np.log(np.exp(shifted).sum(dtype=np.float64))))
+
+
+def _check_finite(highest: float, lowest: float) -> None:
+    if not math.isfinite(highest - lowest):
+        raise DecodeError("the model answered with numbers that are not finite", next_step="export the bundle again")
 
 
 def _kept(score: npt.NDArray[np.float32], targets: npt.NDArray[np.int32], width: int, limit: int) -> IntArray:
@@ -132,7 +158,7 @@ def _kept(score: npt.NDArray[np.float32], targets: npt.NDArray[np.int32], width:
 
 
 def _collect(found: list[Ranking], ended: _Choice, limit: int) -> list[Ranking]:
-    bounds = np.searchsorted(ended.text, np.arange(len(found) + 1))
+    bounds = _bounds(ended.text, len(found))
     return [
         _merged(ranking, ~ended.target[low:high], ended.score[low:high], limit) if high > low else ranking
         for ranking, (low, high) in zip(found, pairwise(bounds), strict=True)
@@ -153,6 +179,14 @@ def _bar(found: list[Ranking], limit: int) -> FloatArray:
 
 
 def _best_of_each(text: IntArray, score: FloatArray, texts: int, width: int) -> IntArray:
-    bounds = np.searchsorted(text, np.arange(texts + 1))
+    bounds = _bounds(text, texts)
     parts = [low + greatest(score[low:high], width) for low, high in pairwise(bounds)]
     return np.concatenate(parts)
+
+
+def _bounds(text: IntArray, texts: int) -> list[int]:
+    """Where the places of each text begin in `text`, which ascends, and where the last ones end."""
+    if texts == 1:
+        return [0, text.size]
+    found: list[int] = np.searchsorted(text, np.arange(texts + 1)).tolist()
+    return found

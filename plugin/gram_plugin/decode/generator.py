@@ -190,12 +190,15 @@ def blend(written: Ranking, linear: npt.NDArray[np.float64] | None, share: float
     if linear is None:
         return Ranking.empty()
     likeliest = greatest(linear, limit)  # (<= limit,)
-    codes = np.union1d(likeliest, written.code)  # ascending
-    probability = share * np.exp(linear[codes])
-    probability[np.searchsorted(codes, written.code)] += (1 - share) * np.exp(written.log_probability)
-    kept = np.argsort(-probability, kind="stable")[:limit]
-    kept = kept[probability[kept] > 0]
-    return Ranking(codes[kept].astype(np.int64), np.log(probability[kept]))
+    probability = dict.fromkeys([*likeliest.tolist(), *written.code.tolist()], 0.0)
+    asked = np.fromiter(probability, np.int64)  # (codes of either,)
+    for code, part in zip(asked.tolist(), (share * np.exp(linear[asked])).tolist(), strict=True):
+        probability[code] = part
+    for code, part in zip(written.code.tolist(), np.exp(written.log_probability).tolist(), strict=True):
+        probability[code] += (1 - share) * part
+    kept = sorted((code for code, part in probability.items() if part > 0), key=lambda code: (-probability[code], code))
+    best = kept[:limit]
+    return Ranking(np.array(best, np.int64), np.log(np.array([probability[code] for code in best])))
 
 
 def rarity_of(carriers: npt.ArrayLike, products: int) -> npt.NDArray[np.float64]:
