@@ -112,7 +112,7 @@ class Search:
 
     def enriched(self, text: str) -> dict[str, Any]:
         """The search as the shim sends it."""
-        settings = ClauseSettings(strength=CALIBRATED_POINTS)
+        settings = ClauseSettings(strength=CALIBRATED_POINTS, window=ShimSettings.rerank_window)
         codes = self.stand_in.codes_of(render_query(text))
         return enrich(self.body(text), codes, self.stand_in.generation, settings, self.mode, text=text)
 

@@ -21,6 +21,7 @@ from typing import Any
 from gram_plugin.contract.codes import MAX_CODES, Attribute, Code, ScoredCode
 from gram_plugin.errors import ConfigError, RequestError
 from gram_plugin.search.exact import exact_clauses, most_points
+from gram_plugin.search.rescoring import READS_SCORE, can_rescore, rescored
 from gram_plugin.search.words import Body, demands, find_query_text
 
 __all__ = [
@@ -46,7 +47,6 @@ ONE = "1"
 
 MAX_BUDGET_MS = 60_000.0
 _EXTENSION_KEYS = ("query", "mode", "budget_ms", "explain")
-_READS_SCORE = ("_score", "top_hits", "inner_hits", "sampler")
 
 
 class Mode(StrEnum):
@@ -70,6 +70,7 @@ class ClauseSettings:
         field: object field that holds `codes` and `weights`.
         weighted: whether the index maps `weights`; otherwise products' own probabilities count as 1.
         keep_exact: whether products that hold an identifier, a quoted phrase or the whole query stay above others.
+        window: in `rerank`, hits of a shard that codes may move, where `can_rescore` the search; 0 moves all.
     """
 
     strength: float
@@ -78,6 +79,7 @@ class ClauseSettings:
     field: str = "gram"
     weighted: bool = True
     keep_exact: bool = True
+    window: int = 0
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.strength) and self.strength > 0):
@@ -86,6 +88,8 @@ class ClauseSettings:
             raise ConfigError(f"tie_breaker must be between 0 and 1, found {self.tie_breaker}")
         if self.max_codes < 1:
             raise ConfigError(f"max_codes must be at least 1, found {self.max_codes}")
+        if self.window < 0:
+            raise ConfigError(f"window must be at least 0, found {self.window}")
 
 
 @dataclass(frozen=True)
@@ -125,8 +129,8 @@ def enrich(
 ) -> Body:
     """A new search body with the clause added; `body` itself is never changed.
 
-    All keys but `query` (and `min_score` in `rerank`) are the input's own. `Mode.RESCUE` gives the `recall`
-    body: whether it is needed is for the caller to decide after the lexical answer, see `needs_rescue`.
+    All keys but `query` (in `rerank` also `min_score`, or `rescore` alone) are the input's own. `Mode.RESCUE` gives
+    the `recall` body: whether it is needed is for the caller to decide after the lexical answer, see `needs_rescue`.
 
     Args:
         body: a search body as sent by the client, without `ext.gram`.
@@ -142,6 +146,8 @@ def enrich(
         return enriched
     lexical = body.get("query", {"match_all": {}})
     kept = exact_clauses(lexical, text, most_points(clause)) if settings.keep_exact else []
+    if mode is Mode.RERANK and settings.window and can_rescore(body):
+        return rescored(enriched, [clause, *kept], settings.window)
     if mode is Mode.RERANK:
         enriched["query"] = _reranked(_with_min_score(lexical, enriched.pop("min_score", None)), [clause, *kept])
     else:
@@ -256,7 +262,7 @@ def _score_matters(body: Mapping[str, Any]) -> bool:
     if (unsorted or "_score" in json.dumps(sort)) and body.get("size") != 0:
         return True
     rest = json.dumps([body.get(key) for key in ("aggs", "aggregations", "collapse", "script_fields")])
-    return any(word in rest for word in _READS_SCORE)
+    return any(word in rest for word in READS_SCORE)
 
 
 def extension_of(value: Any, place: str = "ext.gram") -> GramExtension:

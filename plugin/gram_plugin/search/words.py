@@ -97,6 +97,30 @@ def word_queries(query: Any) -> list[WordQuery]:
     return [part for part in found if part.broad] or found
 
 
+def is_graded(query: Any) -> bool:
+    """Whether words surely give the hits of a query different scores, so that its first hits are its best ones.
+
+    Words inside `constant_score`, `nested`, `script_score` and their like do not count, nor those whose score a
+    function replaces.
+    """
+    return _is_graded(query, MAX_DEPTH)
+
+
+def _is_graded(query: Any, depth: int) -> bool:
+    if not (depth and isinstance(query, Mapping) and len(query) == 1):
+        return False
+    name, inner = next(iter(query.items()))
+    if name in FIELD_QUERIES | _TEXT_QUERIES | SYNTAX_QUERIES:
+        return True
+    if not isinstance(inner, Mapping):
+        return False
+    parts = {"bool": ("must", "should"), "dis_max": ("queries",), "boosting": ("positive",)}.get(name, ())
+    if name == "function_score" and inner.get("boost_mode", "multiply") in ("multiply", "sum"):
+        parts = ("query",)
+    found = (inner.get(part) for part in parts)
+    return any(_is_graded(one, depth - 1) for some in found for one in (some if isinstance(some, list) else [some]))
+
+
 def demands(query: Any, text: str | None) -> list[Body]:
     """What a lexical query demands of a hit besides the words of `text`, as filters that bind other ways to match.
 

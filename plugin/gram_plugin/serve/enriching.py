@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gram_plugin.search.explaining import with_named_words
 from gram_plugin.search.query import ClauseSettings, Mode, enrich
@@ -135,10 +135,22 @@ class Enricher:
         size = len(item.lexical)
         try:
             async with _turn(turns, deadline):
-                body = await in_time(size, lambda: _written(wanted, added, size, explain=item.explain), deadline)
+                body = await in_time(size, lambda: self._written(wanted, added, size, explain=item.explain), deadline)
         except TimeoutError:
             raise NotEnriched(degraded(Reason.LATE)) from None
         return Decision(APPLIED, body, added)
+
+    def _written(self, wanted: Search, added: Addition, size: int, *, explain: bool) -> bytes:
+        """The body with codes, of a little more than `size` bytes; where points are told, all hits are scored alike."""
+        window = self._settings.rerank_window if wanted.rescorable and not explain else 0
+        settings = replace(added.settings, window=window)
+        body = enrich(wanted.body, added.codes, added.generation, settings, wanted.mode, text=wanted.text)
+        if explain:
+            body = with_named_words(body, wanted.body.get("query"))
+        try:
+            return write_json(body, size)
+        except (ValueError, RecursionError):
+            raise NotEnriched(off(Reason.INVALID)) from None
 
 
 @asynccontextmanager
@@ -156,14 +168,3 @@ async def _turn(turns: asyncio.Lock | None, deadline: Deadline) -> AsyncIterator
         if not deadline.remaining_s:
             raise TimeoutError
         yield
-
-
-def _written(wanted: Search, added: Addition, size: int, *, explain: bool) -> bytes:
-    """The body with codes, of a little more than `size` bytes."""
-    body = enrich(wanted.body, added.codes, added.generation, added.settings, wanted.mode, text=wanted.text)
-    if explain:
-        body = with_named_words(body, wanted.body.get("query"))
-    try:
-        return write_json(body, size)
-    except (ValueError, RecursionError):
-        raise NotEnriched(off(Reason.INVALID)) from None

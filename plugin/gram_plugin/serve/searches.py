@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, quote, urlencode
 
 from gram_plugin.errors import RequestError
 from gram_plugin.search.query import GramExtension, Mode, find_query_text, reason_untouched, take_extension
+from gram_plugin.search.rescoring import may_rescore
 from gram_plugin.serve.bodies import write_plainly
 from gram_plugin.serve.deadline import Deadline
 from gram_plugin.serve.indices import IndexNames
@@ -63,13 +64,17 @@ class Wishes:
 
 @dataclass(frozen=True)
 class Search:
-    """One search that may be enriched: its body without `ext.gram`, and what its client wants."""
+    """One search that may be enriched: its body without `ext.gram`, and what its client wants.
+
+    `rescorable`: nothing in its URL forbids that codes score its first hits alone.
+    """
 
     body: dict[str, Any]
     text: str
     mode: Mode
     budget_ms: float
     names: IndexNames
+    rescorable: bool = False
 
 
 @dataclass(frozen=True)
@@ -250,7 +255,7 @@ def _search(
     if not text:
         raise NotEnriched(off(Reason.NO_TEXT))
     budget_ms = wishes.budget_ms if extension.budget_ms is None else extension.budget_ms
-    return Search(body, text, mode, budget_ms, names)
+    return Search(body, text, mode, budget_ms, names, may_rescore(target.parameters))
 
 
 def _reason_against(body: Mapping[str, Any], target: Target, mode: Mode) -> Reason | None:

@@ -118,6 +118,9 @@ class ShimSettings(ServerSettings):
     keep_exact: Annotated[
         bool, Setting("codes lift nothing above what holds an identifier, a quoted phrase or the whole query")
     ] = True
+    rerank_window: Annotated[
+        int, Setting("in `rerank`, best hits of a shard that codes may move; 0 lets them move all", low=0, high=10_000)
+    ] = 1000
     cache_entries: Annotated[int, Setting("decoded queries kept in memory; 0 keeps none", low=0)] = 10_000
     cache_age_s: Annotated[float, Setting("age at which a decoded query is decoded again", low=0)] = 3600.0
     calibration_age_s: Annotated[float, Setting("age at which the calibration of an index is read again", low=0)] = 60.0

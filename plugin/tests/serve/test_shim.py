@@ -46,7 +46,7 @@ async def url(serve: Any, settings: ShimSettings, model: Any) -> Any:
 
 def enriched(body: bytes, model: Any, mode: Mode = Mode.RERANK) -> Any:
     """The body that OpenSearch gets with the fake model's codes at λ = 0.5 · 4."""
-    return enrich(body, model.codes, "g1", ClauseSettings(strength=2.0), mode)
+    return enrich(body, model.codes, "g1", ClauseSettings(strength=2.0, window=1000), mode)
 
 
 def bodies(opensearch: Any) -> Any:
@@ -69,7 +69,8 @@ async def test_ext_gram_decides_and_never_reaches_opensearch(
     """`ext.gram` sets text and mode, is taken out, and leaves the rest of `ext`."""
     ext = {"ubi": {"query_id": "7"}}
     await client.search(url + "/shop/_search", {**LEXICAL, "ext": {**ext, "gram": {"query": "sofa", "mode": mode}}})
-    expected = enrich({**LEXICAL, "ext": ext}, model.codes, "g1", ClauseSettings(strength=2.0), mode, text="sofa")
+    settings = ClauseSettings(strength=2.0, window=1000)
+    expected = enrich({**LEXICAL, "ext": ext}, model.codes, "g1", settings, mode, text="sofa")
     assert (bodies(opensearch), model.texts[-1]) == ([expected], "sofa")
 
 
