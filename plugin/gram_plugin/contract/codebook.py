@@ -6,9 +6,9 @@ A codebook may have millions of codes; as objects each would take half a kilobyt
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import overload
@@ -23,6 +23,8 @@ Int32Array = npt.NDArray[np.int32]
 
 _REMAKE = "make the bundle again with `gram export`, or copy it again whole"
 _MOST_PRODUCTS = 2**31 - 1
+KEPT_CODES = 20_000
+"""Codes that are kept as objects, of some 400 bytes each."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,16 @@ class Codebook(Sequence[CodebookEntry]):
         if isinstance(at, slice):
             return tuple(self[place] for place in range(*at.indices(len(self))))
         place = range(len(self))[at]
+        return CodebookEntry(self._made(place), int(self.products[place]))
+
+    @cached_property
+    def code(self) -> Callable[[int], Code]:
+        """The code at a place, 0 to `len` - 1; the ones asked for last are kept, so that many answers share them."""
+        return lru_cache(KEPT_CODES)(self._made)
+
+    def _made(self, place: int) -> Code:
         own = self.parts[self.offsets[place] : self.offsets[place + 1]].tolist()
-        return CodebookEntry(Code(tuple(self.attributes[part] for part in own)), int(self.products[place]))
+        return Code(tuple(self.attributes[part] for part in own))
 
     @cached_property
     def longest(self) -> int:

@@ -31,7 +31,7 @@ class CodeFinder:
     def codes_of(self, attributes: Iterable[Attribute]) -> list[Code]:
         """Every code of the codebook all of whose attributes are among these, each once, in no order of importance."""
         own = sorted({self._token_of[attribute] for attribute in attributes if attribute in self._token_of})
-        return [self._codebook[at].code for at in self._descend(0, np.array(own, np.int64))]
+        return [self._codebook.code(at) for at in self._descend(0, np.array(own, np.int64))]
 
     def _descend(self, node: int, own: IntArray) -> Iterator[int]:
         """Codes below a node that go on with tokens of `own`, ascending."""

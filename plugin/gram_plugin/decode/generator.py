@@ -170,7 +170,7 @@ class OnnxGenerator:
         probabilities = self.bundle.calibration[role].at(ranking.log_probability)
         rarity = rarity_of(self.codebook.products[ranking.code], self.manifest.products)
         return [
-            ScoredCode(self.codebook[index].code, probability, rare)
+            ScoredCode(self.codebook.code(index), probability, rare)
             for index, probability, rare in zip(
                 ranking.code.tolist(), probabilities.tolist(), rarity.tolist(), strict=True
             )

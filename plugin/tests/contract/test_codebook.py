@@ -49,6 +49,13 @@ def test_attributes_are_numbered_by_type_then_value() -> None:
     assert attributes_of(codebook) == Codebook.of(codebook).attributes == tuple(Attribute(*pair) for pair in expected)
 
 
+def test_a_code_that_is_asked_for_again_is_the_same_object() -> None:
+    """So thousands of remembered answers hold each code once."""
+    codebook = Codebook.of(CODES)
+    assert [codebook.code(at) for at in range(3)] == [entry.code for entry in CODES]
+    assert codebook.code(2) is codebook.code(2)
+
+
 @pytest.mark.parametrize("at", [3, -4])
 def test_a_place_outside_has_no_code(at: int) -> None:
     """As in every sequence; from the end one counts backwards."""
