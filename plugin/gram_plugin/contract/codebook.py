@@ -82,16 +82,21 @@ class Codebook(Sequence[CodebookEntry]):
         if isinstance(at, slice):
             return tuple(self[place] for place in range(*at.indices(len(self))))
         place = range(len(self))[at]
-        return CodebookEntry(self._made(place), int(self.products[place]))
+        return CodebookEntry(self._maker()(place), int(self.products[place]))
 
     @cached_property
     def code(self) -> Callable[[int], Code]:
         """The code at a place, 0 to `len` - 1; the ones asked for last are kept, so that many answers share them."""
-        return lru_cache(KEPT_CODES)(self._made)
+        return lru_cache(KEPT_CODES)(self._maker())
 
-    def _made(self, place: int) -> Code:
-        own = self.parts[self.offsets[place] : self.offsets[place + 1]].tolist()
-        return Code(tuple(self.attributes[part] for part in own))
+    def _maker(self) -> Callable[[int], Code]:
+        """Makes the code at a place; without a reference to this object, which would hold itself."""
+        attributes, offsets, parts = self.attributes, self.offsets, self.parts
+
+        def made(place: int) -> Code:
+            return Code(tuple(attributes[part] for part in parts[offsets[place] : offsets[place + 1]].tolist()))
+
+        return made
 
     @cached_property
     def longest(self) -> int:

@@ -213,7 +213,13 @@ def _require(names: Sequence[str], tensors: Sequence[Tensor], kind: str, graph: 
 
 def _lone(bundle: Bundle, encoder: Graph, decoder: Graph, threads: int, rows: int) -> LoneSession:
     texts, steps = _input(decoder, "input_ids").axes[:2]
-    past = next(tensor for tensor in decoder.inputs if tensor.name.startswith(_PAST) and _SELF in tensor.name)
+    own = (tensor for tensor in decoder.inputs if tensor.name.startswith(_PAST) and _SELF in tensor.name)
+    past = next(own, None)
+    if past is None or len(past.axes) != 4:
+        raise BundleError(
+            f"{decoder.file}: decoding needs {_PAST}…{_SELF} inputs of four axes, its own keys and values",
+            next_step=_REMAKE,
+        )
     return LoneSession(
         _open(bundle, encoder, threads, {_input(encoder, "input_ids").axes[0]: 1}),
         _open(bundle, decoder, threads, {texts: 1, steps: 1}),

@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 NAME_PREFIX = "gram:"
-"""Every code's part of the clause is a named query `gram:<code>`, so an answer tells which codes matched."""
+"""Every code's part of the clause is a named query `gram:<code>`; but for a rescore an answer tells which matched."""
 
 ONE = "1"
 """A text: where ml-commons hands the clause to OpenSearch, it makes 1.0 of the number 1, which OpenSearch refuses."""

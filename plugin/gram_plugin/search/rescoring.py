@@ -54,7 +54,6 @@ _PARAMETERS = frozenset(
         "ccs_minimize_roundtrips",
         "error_trace",
         "expand_wildcards",
-        "filter_path",
         "from",
         "human",
         "ignore_throttled",

@@ -101,7 +101,7 @@ def is_graded(query: Any) -> bool:
     """Whether words surely give the hits of a query different scores, so that its first hits are its best ones.
 
     Words inside `constant_score`, `nested`, `script_score` and their like do not count, nor those whose score a
-    function replaces.
+    function replaces or a boost of 0 takes away, nor optional ones where a hit may do without.
     """
     return _is_graded(query, MAX_DEPTH)
 
@@ -110,15 +110,30 @@ def _is_graded(query: Any, depth: int) -> bool:
     if not (depth and isinstance(query, Mapping) and len(query) == 1):
         return False
     name, inner = next(iter(query.items()))
+    if not isinstance(inner, Mapping) or _takes_score_away(inner):
+        return False
     if name in FIELD_QUERIES | _TEXT_QUERIES | SYNTAX_QUERIES:
         return True
-    if not isinstance(inner, Mapping):
+
+    def graded(part: str) -> list[bool]:
+        found = inner.get(part, [])
+        return [_is_graded(one, depth - 1) for one in (found if isinstance(found, list) else [found])]
+
+    if name == "bool":
+        optional = [] if "must" in inner or "filter" in inner else graded("should")
+        return any(graded("must")) or (bool(optional) and all(optional))
+    if name == "dis_max":
+        return bool(graded("queries")) and all(graded("queries"))
+    if name == "function_score" and inner.get("boost_mode", "multiply") not in ("multiply", "sum"):
         return False
-    parts = {"bool": ("must", "should"), "dis_max": ("queries",), "boosting": ("positive",)}.get(name, ())
-    if name == "function_score" and inner.get("boost_mode", "multiply") in ("multiply", "sum"):
-        parts = ("query",)
-    found = (inner.get(part) for part in parts)
-    return any(_is_graded(one, depth - 1) for some in found for one in (some if isinstance(some, list) else [some]))
+    part = {"boosting": "positive", "function_score": "query"}.get(name)
+    return part is not None and any(graded(part))
+
+
+def _takes_score_away(inner: Mapping[str, Any]) -> bool:
+    """Whether a query says that its score counts nothing, by itself or for the one field that it names."""
+    said = (inner, *(value for value in inner.values() if isinstance(value, Mapping)))
+    return any(found.get(key) == 0 for found in said for key in ("boost", "weight") if found.get(key) is not False)
 
 
 def demands(query: Any, text: str | None) -> list[Body]:

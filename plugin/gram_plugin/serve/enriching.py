@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from gram_plugin.search.explaining import with_named_words
 from gram_plugin.search.query import ClauseSettings, Mode, enrich
 from gram_plugin.serve.bodies import in_time
+from gram_plugin.serve.cache import AgedCache
 from gram_plugin.serve.deadline import Clock, Deadline
 from gram_plugin.serve.http import Headers
 from gram_plugin.serve.indices import IndexNames, Indices
@@ -22,6 +23,9 @@ from gram_plugin.serve.settings import ShimSettings
 from gram_plugin.serve.status import APPLIED, NotEnriched, Reason, Status, degraded, off
 
 LOG = logging.getLogger(__name__)
+
+MAX_REFUSALS = 1000
+"""Targets of searches that are remembered for having refused a rescore."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,16 @@ class Enricher:
         self._serving = serving
         self._indices = indices
         self._clock = clock
+        self._whole: AgedCache[IndexNames, None] = AgedCache(MAX_REFUSALS, clock)
+
+    def refused(self, items: Sequence[Item]) -> None:
+        """Hears that OpenSearch refused searches as they were enriched; for a while theirs are not rescored.
+
+        An index may allow fewer hits than the window has (`index.max_rescore_window`, `index.max_result_window`).
+        """
+        for item in items:
+            if isinstance(item.wanted, Search) and item.wanted.rescorable:
+                self._whole.put(item.wanted.names, None, self._settings.calibration_age_s)
 
     async def decide(self, items: Sequence[Item], headers: Headers, since_s: float) -> list[Decision]:
         """One decision for each search; those in mode `rescue` wait for their lexical answer.
@@ -142,7 +156,8 @@ class Enricher:
 
     def _written(self, wanted: Search, added: Addition, size: int, *, explain: bool) -> bytes:
         """The body with codes, of a little more than `size` bytes; where points are told, all hits are scored alike."""
-        window = self._settings.rerank_window if wanted.rescorable and not explain else 0
+        rescores = wanted.rescorable and not explain and self._whole.get(wanted.names) is None
+        window = self._settings.rerank_window if rescores else 0
         settings = replace(added.settings, window=window)
         body = enrich(wanted.body, added.codes, added.generation, settings, wanted.mode, text=wanted.text)
         if explain:

@@ -102,6 +102,7 @@ class Exchange:
         answered_s = self._clock()
         if await self._is_refused(stream, decisions):
             stream.close()
+            self._enricher.refused([item for item, found in zip(items, decisions, strict=True) if found.enriched])
             decisions = [_refused(decision, also=decision.rescue) for decision in decisions]
             return Exchanged(await self._send(items, decisions), decisions)
         if any(decision.rescue for decision in decisions):

@@ -115,6 +115,9 @@ class _Server(uvicorn.Server):
 def _end_at_last(limit_s: float) -> None:
     """Ends the process after `limit_s`, from a thread that ends with it when all went well before."""
     time.sleep(limit_s)
+    last = threading.Timer(1.0, os._exit, (1,))  # the log may be held by the very thread that hangs
+    last.daemon = True
+    last.start()
     others = [thread for thread in threading.enumerate() if not thread.daemon and thread is not threading.main_thread()]
     held = ", ".join(sorted(thread.name for thread in others)) or "the main thread"
     LOG.error("still held %g s after the signal to end, by %s: the process ends all the same", limit_s, held)

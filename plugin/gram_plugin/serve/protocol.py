@@ -11,6 +11,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 MAX_HEAD_BYTES = 65_536
 """Request line and headers together; OpenSearch takes 4 KB and 16 KB of them unless it is told to take more."""
 
+MAX_PIPELINED = 100
+
 LINGER_S = 2.0
 """How long what a refused client still sends is thrown away: closed at once, it would see a reset and no answer."""
 
@@ -23,7 +25,9 @@ class Protocol(HttpToolsProtocol):
 
     Beyond what the parser refuses (a length beside chunks, folded headers and their like):
 
-    - A head is at most `MAX_HEAD_BYTES` long, so that one without end takes no memory.
+    - A head is at most `MAX_HEAD_BYTES` long, and so is what stands between or behind the parts of a body, so that one
+      without end takes no memory.
+    - At most `MAX_PIPELINED` requests wait behind the one that is answered; with more the connection is cut.
     - Trailers are dropped. uvicorn adds those that come at once to the headers, where a proxy in front that checks
       `authorization` or sets `x-proxy-user` has not seen them.
     - A request to upgrade is read as if it did not ask, which HTTP allows. uvicorn would drop its body and everything
@@ -34,6 +38,7 @@ class Protocol(HttpToolsProtocol):
     _in_head = False
     _head_bytes = 0  # fed since the piece in which the head began
     _piece_bytes = 0
+    _silent_bytes = 0  # fed since the last part of a body: chunk lines and trailers
     _is_too_long = False
     _upgrades = False
     _refused = False
@@ -50,7 +55,8 @@ class Protocol(HttpToolsProtocol):
             self._refuse()
             return
         self._head_bytes += len(data)
-        if self._in_head and self._head_bytes > MAX_HEAD_BYTES:
+        self._silent_bytes += len(data)
+        if (self._in_head and self._head_bytes > MAX_HEAD_BYTES) or self._silent_bytes > MAX_HEAD_BYTES:
             self._is_too_long = True
             self._refuse()
 
@@ -58,6 +64,7 @@ class Protocol(HttpToolsProtocol):
         """A head begins."""
         super().on_message_begin()
         self._in_head, self._upgrades, self._head_bytes = True, False, -self._piece_bytes
+        self._silent_bytes = -self._piece_bytes
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header, or a trailer behind the body, which is dropped."""
@@ -70,14 +77,21 @@ class Protocol(HttpToolsProtocol):
         self._is_too_long = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > (
             MAX_HEAD_BYTES
         )
-        if self._is_too_long or self.url == b"*" or self.parser.get_method() == b"CONNECT":
+        crowded = len(self.pipeline) >= MAX_PIPELINED
+        if self._is_too_long or crowded or self.url == b"*" or self.parser.get_method() == b"CONNECT":
             raise httptools.HttpParserError
         self._upgrades = self.parser.should_upgrade()
         if not self._upgrades:
             super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        """A part of the body."""
+        self._silent_bytes = -self._piece_bytes
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
         """The body is whole."""
+        self._silent_bytes = -self._piece_bytes
         if not self._upgrades:
             super().on_message_complete()
 
@@ -105,8 +119,14 @@ class Protocol(HttpToolsProtocol):
         return b"\r\n".join([line, *headers, b"", b""])
 
     def _refuse(self) -> None:
-        """Answers with 4xx in OpenSearch's shape and takes nothing more; half an answer is cut instead."""
+        """Answers with 4xx in OpenSearch's shape and takes nothing more; half an answer is cut instead.
+
+        With requests in the pipeline the answer of another one would be next: the connection is cut.
+        """
         self._refused = True
+        if self.pipeline:
+            self.transport.abort()
+            return
         self.logger.warning("a request was refused: %s", "its head is too long" if self._is_too_long else "no HTTP")
         if self.cycle is not None and not self.cycle.response_complete:
             if self.cycle.response_started:

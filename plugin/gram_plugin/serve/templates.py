@@ -19,7 +19,18 @@ from gram_plugin.serve.bodies import beside_others, read_plainly
 from gram_plugin.serve.deadline import Clock, Deadline
 from gram_plugin.serve.http import Headers, Upstream
 from gram_plugin.serve.indices import is_for_lookup
-from gram_plugin.serve.searches import Frame, Item, Line, Target, Wishes, item_of, lines_of, read_json, write_json
+from gram_plugin.serve.searches import (
+    Frame,
+    Item,
+    Line,
+    Search,
+    Target,
+    Wishes,
+    item_of,
+    lines_of,
+    read_json,
+    write_json,
+)
 from gram_plugin.serve.status import NotEnriched, Reason, degraded, off
 
 LOG = logging.getLogger(__name__)
@@ -34,6 +45,8 @@ MAX_RENDERED_BYTES = 4_000_000
 _JSON = (b"content-type", b"application/json")
 _EXTENSION = b"gram"
 _OF_THE_TEMPLATE = ("id", "source", "inline", "file", "params")
+_NOT_RESCORED = frozenset({"explain", "profile"})
+"""Keys of a template request that say of its search what a body says by the same names."""
 """Keys of a template request that say what is searched for; the others say how the answer looks."""
 
 
@@ -112,7 +125,10 @@ def item_from(line: Line, template: Mapping[str, Any], rendered: bytes, target: 
     found = item_of(line.head, rendered, target, wishes)
     frame = frame_of(template)
     lexical = line.body if found.lexical == rendered else frame.before + found.lexical + frame.behind
-    return replace(found, lexical=lexical, frame=frame)
+    wanted = found.wanted
+    if isinstance(wanted, Search) and not _NOT_RESCORED.isdisjoint(template):
+        wanted = replace(wanted, rescorable=False)
+    return replace(found, lexical=lexical, frame=frame, wanted=wanted)
 
 
 def frame_of(template: Mapping[str, Any]) -> Frame:

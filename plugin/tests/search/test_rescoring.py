@@ -49,7 +49,8 @@ GRADED: list[Any] = [
     {"multi_match": {"query": "red couch", "fields": ["title"]}},
     {"query_string": {"query": "red couch"}},
     {"bool": {"must": WORDS, "filter": {"term": {"brand": "x"}}}},
-    {"bool": {"should": [{"term": {"brand": "x"}}, WORDS]}},
+    {"bool": {"must": [{"match_all": {}}, WORDS]}},
+    {"bool": {"should": [WORDS, {"match": {"brand": "red couch"}}]}},
     {"dis_max": {"queries": [WORDS]}},
     {"boosting": {"positive": WORDS, "negative": {"term": {"brand": "x"}}, "negative_boost": 0.5}},
     {"function_score": {"query": WORDS, "field_value_factor": {"field": "sales"}}},
@@ -67,6 +68,14 @@ FLAT: list[Any] = [
     {"script_score": {"query": WORDS, "script": {"source": "1"}}},
     {"nested": {"path": "variants", "query": WORDS}},
     {"match": {"title": "a"}, "term": {"b": "c"}},
+    {"bool": {"should": [{"term": {"brand": "x"}}, WORDS]}},
+    {"bool": {"filter": [{"term": {"brand": "x"}}], "should": [WORDS]}},
+    {"bool": {"must": [{"match_all": {}}], "should": [WORDS]}},
+    {"bool": {"should": []}},
+    {"dis_max": {"queries": [WORDS, {"term": {"brand": "x"}}]}},
+    {"match": {"title": {"query": "red couch", "boost": 0}}},
+    {"bool": {"must": [WORDS], "boost": 0.0}},
+    {"function_score": {"query": WORDS, "weight": 0}},
     {"bool": [WORDS]},
 ]
 
@@ -124,6 +133,7 @@ def test_what_a_rescore_would_change_scores_all_hits(key: str) -> None:
     [
         ((), True),
         (("size", "preference", "routing"), True),
+        (("filter_path",), False),
         (("scroll",), False),
         (("sort",), False),
         (("new",), False),

@@ -7,6 +7,7 @@ body, never with a header that its head did not have. OpenSearch is a listener h
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import json
 import re
@@ -19,7 +20,7 @@ import pytest
 import uvicorn
 
 from gram_plugin.serve.program import server_config
-from gram_plugin.serve.protocol import MAX_HEAD_BYTES
+from gram_plugin.serve.protocol import MAX_HEAD_BYTES, MAX_PIPELINED
 from gram_plugin.serve.settings import ShimSettings
 from gram_plugin.serve.shim import create_shim
 
@@ -259,6 +260,51 @@ async def test_a_head_without_end_is_not_read_to_its_end(port: int, upstream: Li
     writer.close()
     assert (line[:13], upstream.lines) == (b"HTTP/1.1 431 ", [])
     assert sent < 1000 * MAX_HEAD_BYTES
+
+
+async def test_trailers_without_end_are_not_read_to_their_end(port: int) -> None:
+    """What comes behind a body is bounded as a head is."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    answer = asyncio.create_task(reader.readline())
+    writer.write(request(POST, TE) + b"1\r\na\r\n0\r\nx-a: ")
+    sent = 0
+    while not answer.done() and sent < 1000 * MAX_HEAD_BYTES:
+        writer.write(b"a" * MAX_HEAD_BYTES)
+        sent += MAX_HEAD_BYTES
+        await writer.drain()
+    line = await asyncio.wait_for(answer, 30)
+    writer.close()
+    assert line[:13] == b"HTTP/1.1 431 "
+    assert sent < 1000 * MAX_HEAD_BYTES
+
+
+async def everything(port: int, raw: bytes) -> bytes:
+    """All that comes back until the connection ends, in whatever way."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 22)
+    writer.write(raw)
+    found = b""
+    with contextlib.suppress(ConnectionError):
+        async with asyncio.timeout(30):
+            while piece := await reader.read(1 << 16):
+                found += piece
+    writer.close()
+    return found
+
+
+async def test_what_is_refused_behind_waiting_requests_is_no_answer_to_one_of_them(port: int) -> None:
+    """The connection is cut: a 400 would be read as the answer to a request before it, or as a part of one."""
+    raw = request(b"GET /a HTTP/1.1") + request(b"GET /b HTTP/1.1") + b"GARBAGE\r\n\r\n"
+    assert b" 400 " not in await everything(port, raw)
+    assert await statuses(port, request(b"GET /after HTTP/1.1")) == [200]
+
+
+@pytest.mark.parametrize(("count", "whole"), [(MAX_PIPELINED, True), (20 * MAX_PIPELINED, False)])
+async def test_only_so_many_requests_wait_in_a_pipeline(port: int, count: int, whole: bool) -> None:
+    """A client that sends on without reading is cut off, before what it sent takes memory."""
+    last = request(b"GET /last HTTP/1.1", b"connection: close")
+    found = await everything(port, request(b"GET /a HTTP/1.1") * count + last)
+    assert (found.count(b"HTTP/1.1 200 OK") == count + 1) is whole
+    assert await statuses(port, request(b"GET /after HTTP/1.1")) == [200]
 
 
 BOMBS = {

@@ -324,6 +324,22 @@ async def test_errors_that_are_not_ours_come_back_as_they_are(
     assert (got.header(b"www-authenticate"), len(opensearch.searches)) == (b"Basic", 1)
 
 
+async def test_an_index_that_refuses_a_rescore_gets_the_clause_from_then_on(
+    client: Any, url: str, opensearch: Any, model: Any, found: Any
+) -> None:
+    """One search is answered without codes; those of other targets are rescored as before."""
+
+    async def answer(seen: Any) -> Any:
+        refused = "rescore" in json.loads(seen.body) and seen.target.startswith(b"/shop/")
+        return JSONResponse({"error": {}}, status_code=400) if refused else JSONResponse(found(1))
+
+    opensearch.answer = answer
+    got = [await client.search(url + path, LEXICAL) for path in ("/shop/_search", "/shop/_search", "/sh*/_search")]
+    assert [each.status_header for each in got] == ["degraded; reason=refused", "applied", "applied"]
+    beside = enrich(LEXICAL, model.codes, "g1", ClauseSettings(strength=2.0), Mode.RERANK)
+    assert bodies(opensearch) == [enriched(LEXICAL, model), LEXICAL, beside, enriched(LEXICAL, model)]
+
+
 @pytest.mark.parametrize("trouble", ["status", "shards"])
 async def test_a_refused_clause_falls_back_once(
     client: Any, url: str, opensearch: Any, found: Any, trouble: str

@@ -74,6 +74,20 @@ async def test_a_template_goes_on_as_a_template(client: Any, url: str, opensearc
     assert json.loads(sent.body) == {"profile": False, "source": SOURCE, "params": {"gram": enriched}}
 
 
+@pytest.mark.parametrize(("said", "window"), [({}, 1000), ({"explain": True}, 0), ({"profile": True}, 0)])
+async def test_a_template_is_rescored_unless_it_says_what_would_tell(
+    client: Any, url: str, opensearch: Any, found: Any, model: Any, said: Any, window: int
+) -> None:
+    """`explain` and `profile` stand in the template request, and not in the search that it stands for."""
+    opensearch.answer = rendering(found, LEXICAL)
+    template = {**{key: value for key, value in TEMPLATE.items() if key != "profile"}, **said}
+    await client.search(url + "/shop/_search/template", template)
+    (sent,) = searched(opensearch)
+    settings = ClauseSettings(strength=2.0, window=window)
+    enriched = enrich(LEXICAL, model.codes, "g1", settings, Mode.RERANK)
+    assert json.loads(sent.body) == {**said, "source": SOURCE, "params": {"gram": enriched}}
+
+
 async def test_the_caller_renders(client: Any, url: str, opensearch: Any, found: Any) -> None:
     """Credentials and identity of the caller go with the rendering, his encodings do not."""
     opensearch.answer = rendering(found, LEXICAL)
