@@ -17,6 +17,7 @@ from typing import Any
 from gram_plugin.errors import RequestError
 
 ACTIONS = ("create", "delete", "index", "update")
+_NAMING = ("_index", "_id", "routing")
 
 # A string, or what gives an object its shape; UTF-8 has these bytes nowhere else. Possessive: it never steps back.
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[{}\[\],:]', re.DOTALL)
@@ -28,7 +29,8 @@ class BulkItem:
 
     Attributes:
         action: `index`, `create`, `update` or `delete`.
-        metadata: what the action line says, such as `_index` and `_id`.
+        metadata: what the action line says, such as `_index` and `_id`. A number in the place of a name is the text
+            that it was sent as, like for OpenSearch: `1.10` is not `1.1`.
         source: the document, or the body of an update; None for `delete` and where the line is no JSON object.
         line: number of the action line, from 1.
         raw_action: the action line as sent, with the empty lines before it and without its last `\n`: OpenSearch
@@ -126,7 +128,15 @@ def _action_of(line: _Line) -> tuple[str, Mapping[str, Any]]:
         raise _malformed(line, f"has the unknown action {action[:40]!r}")
     if not isinstance(metadata, dict):
         raise _malformed(line, f"must have an object after {action!r}")
-    return action, metadata
+    return action, _named_by_text(metadata, line)
+
+
+def _named_by_text(metadata: Mapping[str, Any], line: _Line) -> Mapping[str, Any]:
+    numbers = [key for key in _NAMING if isinstance(metadata.get(key), int | float)]
+    if not numbers:
+        return metadata
+    ((_, texts),) = _json_of(line.content, parse_int=str, parse_float=str, parse_constant=str).items()
+    return {**metadata, **{key: texts[key] for key in numbers}}
 
 
 def _source_line(lines: Iterator[_Line], action_line: _Line, action: str) -> _Line:

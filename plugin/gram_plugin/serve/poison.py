@@ -6,10 +6,10 @@ They are in the index without codes, marked pending; the file tells which they a
 from __future__ import annotations
 
 import json
+import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from gram_plugin.errors import ConfigError
 from gram_plugin.serve.coding import utc_now
 from gram_plugin.serve.deadletter import DeadLetter
 from gram_plugin.serve.preparing import Poison
+
+_log = logging.getLogger(__name__)
 
 _SENT_ON = 0  # the status of a letter: of OpenSearch there is none, the document was sent on to it
 
@@ -44,8 +46,12 @@ class PoisonFile:
         self._clock = clock
         self._lock = threading.Lock()
 
-    def add(self, found: Sequence[Poison]) -> int:
-        """Writes what has room and gives the number of those letters; called from any thread.
+    def add(self, found: Sequence[Poison], routing: str | None = None) -> int:
+        """Writes what has room and a form in JSON, and gives the number of those letters; called from any thread.
+
+        Args:
+            found: the documents.
+            routing: of the request, for those whose own line names none.
 
         Raises:
             OSError: the file cannot be written.
@@ -55,9 +61,10 @@ class PoisonFile:
             room = self._max_bytes - stream.tell()
             start = b"" if _is_whole(stream.tell(), self._path) else b"\n"
             for poison in found:
-                line = start + json.dumps(asdict(_letter(poison, at))).encode() + b"\n"
-                if len(line) > room:
+                letter = _line_of(_letter(poison, at, routing))
+                if letter is None or len(start + letter) > room:
                     continue
+                line = start + letter
                 stream.write(line)
                 room, start, written = room - len(line), b"", written + 1
         return written
@@ -72,9 +79,19 @@ def _is_whole(size: int, path: Path) -> bool:
         return stream.read() == b"\n"
 
 
-def _letter(poison: Poison, at: str) -> DeadLetter:
+def _line_of(letter: DeadLetter) -> bytes | None:
+    """None for a document that cannot be written; it costs its neighbours nothing."""
+    try:
+        # Not `asdict`, which goes down into the document in Python and ends at half the depth that JSON is read to.
+        return json.dumps(vars(letter)).encode() + b"\n"
+    except (ValueError, RecursionError) as error:
+        _log.warning("a dead letter cannot be written: %r", error)
+        return None
+
+
+def _letter(poison: Poison, at: str, routing: str | None) -> DeadLetter:
     item = poison.item
-    document = {"_index": poison.index, "_routing": item.metadata.get("routing"), "source": item.source}
+    document = {"_index": poison.index, "_routing": item.metadata.get("routing", routing), "source": item.source}
     name = item.metadata.get("_id")
     return DeadLetter(
         "" if name is None else str(name), item.line, _SENT_ON, str(poison.reason), poison.said, at, document

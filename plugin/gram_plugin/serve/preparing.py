@@ -52,8 +52,9 @@ class Prepared:
 
     @property
     def status(self) -> str:
-        """The value of the header `x-gram-status`; of several reasons the most frequent."""
-        ranked = sorted(self.uncoded, key=lambda reason: (-self.uncoded[reason], reason))
+        """The value of the header `x-gram-status`; of several reasons `script-unmarked`, else the most frequent."""
+        # Only that one leaves codes of another text behind; every other document is marked, or has no codes.
+        ranked = sorted(self.uncoded, key=lambda reason: (reason is not Reason.UNMARKED, -self.uncoded[reason], reason))
         return f"degraded; reason={ranked[0]}" if ranked else "applied"
 
     def after_scripts(self, marked: int, unmarked: int) -> Prepared:

@@ -14,6 +14,7 @@ from gram_plugin.serve.fields import GramFields
 
 # A field that is named outright, or the outcome of the update. `ctx._source.remove(…)` is a call, not a field.
 _PLAIN = re.compile(r"ctx\._source\.([A-Za-z_][A-Za-z_0-9]*+)(?!\s*\()|ctx\.op\b")
+_COMMENTED = re.compile(r"/[/*]")  # a comment may stand anywhere, before the parenthesis of a call too
 _LANGUAGES = (None, "painless")
 
 
@@ -21,7 +22,8 @@ def may_change_text(update: Mapping[str, Any], rendering: Rendering, own: str) -
     """Whether the script of an update may change a rendered field, or the field `own`; False where there is none.
 
     Surely harmless is only an inline script in Painless that reaches the product by nothing but fields named outright,
-    all of them others. A stored script cannot be read here, and one that takes the whole source may do anything.
+    all of them others, and that has no comment. A stored script cannot be read here, and one that takes the whole
+    source may do anything.
 
     Args:
         update: the body of the update.
@@ -33,7 +35,9 @@ def may_change_text(update: Mapping[str, Any], rendering: Rendering, own: str) -
         return False
     parts = script if isinstance(script, Mapping) else {"source": script}
     source = parts.get("source")
-    if not isinstance(source, str) or parts.get("lang") not in _LANGUAGES or "ctx" in _PLAIN.sub("", source):
+    if not isinstance(source, str) or parts.get("lang") not in _LANGUAGES or _COMMENTED.search(source):
+        return True
+    if "ctx" in _PLAIN.sub("", source):
         return True
     named = {found[1] for found in _PLAIN.finditer(source) if found[1]}
     return not named.isdisjoint({path.partition(".")[0] for path in rendering.fields} | {own})

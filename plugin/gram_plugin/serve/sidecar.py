@@ -191,7 +191,7 @@ class Sidecar:
             prepared = await self._prepared(target, share, headers)
             if prepared.body is not share.body:
                 headers = [pair for pair in headers if pair[0].lower() != b"content-encoding"]
-            await self._report(target, prepared)
+            await self._report(target, prepared, request.query_params.get("routing"))
             try:
                 stream = await self.upstream.open(request.method, raw_target(request), headers, prepared.body)
             except SearchError as error:
@@ -223,21 +223,21 @@ class Sidecar:
         with self._admission.coding(max(1, lines // 2)), self._metrics.coding.time():
             return await self._preparer.prepare(target, unpacked.body, headers)
 
-    async def _report(self, target: Target, prepared: Prepared) -> None:
+    async def _report(self, target: Target, prepared: Prepared, routing: str | None) -> None:
         self._metrics.count(prepared)
         if prepared.poisonous:
-            await self._write_letters(prepared.poisonous)
+            await self._write_letters(prepared.poisonous, routing)
         if prepared.uncoded:
             found = ", ".join(f"{number} {reason}" for reason, number in sorted(prepared.uncoded.items()))
             _log.warning(
                 "write to %s: %d documents coded, without codes: %s", target.index or "_bulk", prepared.coded, found
             )
 
-    async def _write_letters(self, found: Sequence[Poison]) -> None:
+    async def _write_letters(self, found: Sequence[Poison], routing: str | None) -> None:
         written = 0
         if self._poison:
             try:
-                written = await asyncio.to_thread(self._poison.add, found)
+                written = await asyncio.to_thread(self._poison.add, found, routing)
             except OSError as error:  # a full disk must not stop indexing
                 _log.error("the dead letters cannot be written, look at GRAM_DEAD_LETTERS: %s", error)
         self._metrics.letters.labels("written").inc(written)

@@ -174,3 +174,9 @@ def test_all_but_the_field_is_as_it_was_written(members: list[tuple[bool, str]],
         after = after.rpartition(', "z"')[0] + before[before.rindex(', "z"') :]
     (item,) = parse_bulk(b'{"update":{}}\n' + before.encode() + b"\n")
     assert (item.with_field("gram", {"x": 1}, inside=inside).raw_source or b"").decode() == after
+
+
+def test_a_name_that_is_a_number_keeps_its_text_and_other_numbers_stay_numbers() -> None:
+    """OpenSearch takes the text of the number as the name."""
+    (item,) = parse_bulk(b'{"update":{"_index":7.0,"_id":1.10,"routing":-0,"if_seq_no":3,"version":2}}\n{"doc":{}}\n')
+    assert item.metadata == {"_index": "7.0", "_id": "1.10", "routing": "-0", "if_seq_no": 3, "version": 2}

@@ -157,6 +157,32 @@ async def test_a_mark_that_stays_refused_is_said_and_costs_no_answer(
     assert len(opensearch.searches) == 2
 
 
+async def test_a_product_with_old_codes_is_said_however_many_others_have_none(
+    sidecar: Any, opensearch: Any, client: Any
+) -> None:
+    """Of several reasons the answer names the one that leaves codes of another text."""
+    opensearch.answer = answering([UPDATED] * 3, [UPDATED, UPDATED, DENIED])
+    url = await sidecar()
+    sent = bulk(*(({"update": {"_id": str(number)}}, RISKY) for number in range(3)))
+    answer = await client(f"{url}/shop/_bulk", "POST", [("content-type", "application/x-ndjson")], sent)
+    assert answer.status_header == "degraded; reason=script-unmarked"
+
+
+async def test_a_mark_goes_to_the_very_product_whose_name_is_a_number(
+    sidecar: Any, opensearch: Any, client: Any
+) -> None:
+    """OpenSearch takes the text of the number, which is not how it would be written again."""
+    opensearch.answer = answering([UPDATED] * 2, [UPDATED] * 2)
+    url = await sidecar()
+    script = json.dumps(RISKY).encode()
+    sent = b'{"update":{"_id":1.10,"routing":-0}}\n%b\n{"update":{"_id":1e2}}\n%b\n' % (script, script)
+    await client(f"{url}/shop/_bulk", "POST", [("content-type", "application/x-ndjson")], sent)
+    assert [line["update"] for line in read(opensearch.searches[1].body) if "update" in line] == [
+        {"_id": "1.10", "routing": "-0", "retry_on_conflict": 5},
+        {"_id": "1e2", "retry_on_conflict": 5},
+    ]
+
+
 @pytest.mark.parametrize("answer", [Response(b"{}", 429), Response(b"{}", 400), Response(b"{}", 503)])
 async def test_a_refused_request_is_not_followed_by_marks(
     sidecar: Any, opensearch: Any, client: Any, answer: Response
@@ -216,7 +242,7 @@ async def test_a_document_that_the_model_cannot_take_gets_a_letter(
     del letter["at"]
     assert letter == {
         **{"id": "7", "line": 1, "status": 0, "type": "model-error", "reason": "cannot read it"},
-        "document": {"_index": "shop", "_routing": None, "source": {"title": "shoe"}},
+        "document": {"_index": "shop", "_routing": "r", "source": {"title": "shoe"}},
     }
     assert [b'gram_dead_letters_total{outcome="written"} 1.0' in body for body in bodies] == [True, False]
     assert [b'gram_dead_letters_total{outcome="left-out"} 1.0' in body for body in bodies] == [False, True]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,34 @@ def test_the_file_never_grows_beyond_its_size(tmp_path: Path) -> None:
     while found.add([poison()]):
         assert path.stat().st_size <= 1024
     assert path.stat().st_size <= 1024
+
+
+def deep(depth: int) -> Any:
+    """Lists within each other."""
+    found: Any = "end"
+    for _ in range(depth):
+        found = [found]
+    return found
+
+
+def test_a_letter_that_cannot_be_written_costs_no_other(tmp_path: Path) -> None:
+    """What JSON was read from is written, however deep; what has no form in JSON is left out alone."""
+    readable, endless = [
+        replace(poison(name), item=replace(poison(name).item, source={"title": deep(depth)}))
+        for name, depth in (("2", 700), ("3", 100_000))
+    ]
+    found = [poison("1"), readable, endless, poison("4")]
+    assert PoisonFile(tmp_path / "letters", 10_000).add(found) == 3
+    assert [letter["id"] for letter in letters(tmp_path / "letters")] == ["1", "2", "4"]
+
+
+def test_a_routing_of_the_request_holds_for_lines_without_one(tmp_path: Path) -> None:
+    """As OpenSearch reads it."""
+    (item,) = parse_bulk(b'{"index":{"_id":"8"}}\n{"title":"x"}\n')
+    found = [poison("7"), Poison(item, "products", Reason.MODEL, "cannot read it")]
+    PoisonFile(tmp_path / "letters", 10_000).add(found, "of the request")
+    routings = [letter["document"]["_routing"] for letter in letters(tmp_path / "letters")]
+    assert routings == ["r", "of the request"]
 
 
 def test_a_file_that_cannot_be_written_any_more_is_an_error(tmp_path: Path) -> None:

@@ -45,6 +45,8 @@ def test_fields_that_are_named_and_not_read_are_harmless(script: Any) -> None:
         "ctx._source.remove('title')",
         "ctx._source.putAll(params)",
         "ctx._source.put ('title', 'x')",
+        "ctx._source.remove/**/('title')",
+        "ctx._source.remove // all of it\n('title')",
         "ctx._source = params.whole",
         "def all = ctx._source; all.title = 'x'",
         "def all = ctx; all._source.title = 'x'",
