@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -11,10 +12,10 @@ from opensearchpy.helpers import bulk
 
 from gram_plugin.contract.codes import ScoredCode
 from gram_plugin.node.node import RunningNode
-from gram_plugin.search.mappings import apply_to_index
+from gram_plugin.search.mappings import IndexCalibration, apply_to_index, write_calibration
 from gram_plugin.search.query import ClauseSettings, Mode, enrich
 from gram_plugin.search.rescoring import can_rescore
-from sofas import FULL, MATCH, SOFA, FakeGenerator, answer, ids, product
+from sofas import FULL, MATCH, SOFA, FakeGenerator, answer, ask, ids, product
 
 CODES = [ScoredCode(SOFA, 0.9)]
 PLAIN = [name for name, body in FULL.items() if can_rescore(body)]
@@ -97,3 +98,24 @@ def test_parameters_that_cannot_go_with_a_rescore_still_give_codes(
     found, expected = (answer(url, f"/{shop}/_search?{parameter}", body) for url in (with_window, without))
     assert found == expected
     assert found[0] == 200
+
+
+def test_an_index_with_a_smaller_window_costs_one_search_its_codes(
+    client: OpenSearch, index_name: str, shim: Callable[..., str]
+) -> None:
+    """OpenSearch refuses the rescore, the client gets the lexical answer; then codes stand beside the query."""
+    client.indices.create(index=index_name, body={"settings": {"number_of_shards": 1, "max_result_window": 500}})
+    apply_to_index(client, index_name)
+    write_calibration(client, index_name, IndexCalibration("g1", 0.5, 2.0, 10, "2026-01-01T00:00:00Z"))
+    bulk(client, [product(index_name, number) for number in range(120)], refresh=True)
+    url, whole = (shim(FakeGenerator(), mode=Mode.RERANK, rerank_window=window) for window in (1000, 0))
+    target, body = f"/{index_name}/_search", {"query": MATCH, "size": 200}
+    marks, pages = [], []
+    for _ in range(3):
+        _, headers, text = ask(url, target, body)
+        marks.append(headers["x-gram-status"])
+        pages.append(ids(json.loads(text)))
+    assert marks == ["degraded; reason=refused", "applied", "applied"]
+    assert pages[0] == ids(client.search(index=index_name, body=body))
+    assert pages[1] == pages[2] == ids(answer(whole, target, body)[1])
+    assert pages[0] != pages[1]
