@@ -79,7 +79,7 @@ class Patience:
     Args:
         total_s: longest that one call waits, in seconds; None waits as long as codes come.
         stall_s: time in seconds without a single code from the model after which waiting ends.
-        failures: calls in a row without a single code that open the breaker.
+        failures: calls in a row without a single code, where the model is to blame, that open the breaker.
         pause_s: time in seconds until an open breaker tries the model again.
     """
 
@@ -176,11 +176,17 @@ class Coder:
         self._places = asyncio.Semaphore(rules.concurrency)
         self._breaker = Breaker(self._patience.failures, self._patience.pause_s)
         self._answered_at = 0.0
+        self._last_failed: str | None = None  # hash of the text that failed last, None where a code came since
 
     @property
     def rendering(self) -> Rendering:
         """The fields that are read."""
         return self._rules.rendering
+
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """The keys of a document below which something is read; None where that is not known."""
+        return self._names
 
     def pending(self) -> Mapping[str, Any]:
         """The `gram` object of a document that has to be indexed again for its codes."""
@@ -195,7 +201,7 @@ class Coder:
         read = [text for text in texts if isinstance(text, _Text)]
         known = {text.hash: codes for text in read if (codes := self._cache.get(text.hash)) is not None}
         missing = {text.hash: text for text in read if text.hash not in known}
-        answers = {**known, **await self._ask(missing, batcher)}
+        answers = {**known, **await self._ask(missing, batcher, known=len(known))}
         self._tell(read, known.keys(), answers)
         return [
             self._coded(text, answers, batcher.generation) if isinstance(text, _Text) else self._failed(text)
@@ -241,8 +247,8 @@ class Coder:
             return _Failure(Reason.UNREADABLE, repr(error))
         return _Text(rendered, source_hash(rendered, generation), tags)
 
-    async def _ask(self, missing: Mapping[str, _Text], batcher: Batcher) -> dict[str, Answer]:
-        """Codes, or the reason why there are none, by source hash."""
+    async def _ask(self, missing: Mapping[str, _Text], batcher: Batcher, *, known: int) -> dict[str, Answer]:
+        """Codes, or the reason why there are none, by source hash; the request has `known` further texts with codes."""
         empty: dict[str, Answer] = {key: () for key, text in missing.items() if not text.rendered}
         asked = {key: text for key, text in missing.items() if text.rendered}
         if not asked:
@@ -261,8 +267,9 @@ class Coder:
                 worker.cancel()  # a finished task does not mind
             await asyncio.gather(*workers, return_exceptions=True)
             answers = {**dict.fromkeys(asked, _Failure(Reason.TIMEOUT)), **answers}
-            answers = _without_blame(answers)
-            self._judge(answers.values())
+            is_outage = _is_outage(answers.values(), known)
+            self._judge(answers, known, is_outage=is_outage)
+            answers = _without_blame(answers) if is_outage else answers
         for worker in workers:
             if not worker.cancelled():
                 worker.result()  # a defect of ours is not taken for a slow model
@@ -285,14 +292,22 @@ class Coder:
                 return
             _, waiting = await asyncio.wait(waiting, timeout=end - loop.time())
 
-    def _judge(self, answers: Collection[Answer]) -> None:
-        """Tells the breaker: one code is a success; no code at all, even because the caller left, is a failure."""
-        if any(not isinstance(answer, _Failure) for answer in answers):
+    def _judge(self, answers: Mapping[str, Answer], known: int, *, is_outage: bool) -> None:
+        """Tells the breaker: one code is a success, and silence is a failure, even because the caller left.
+
+        Errors are one where texts cannot be to blame: on most of a request, or on one text after another alone.
+        """
+        failed = {key for key, answer in answers.items() if _reason_of(answer) is Reason.MODEL}
+        in_a_row = self._last_failed is not None and not known and bool(failed - {self._last_failed})
+        if any(not isinstance(answer, _Failure) for answer in answers.values()):
+            self._last_failed = None
             self._breaker.succeeded()
-        elif any(answer != _Failure(Reason.OVERLOAD) for answer in answers):
+            return
+        if is_outage or in_a_row or any(_reason_of(answer) is Reason.TIMEOUT for answer in answers.values()):
             self._breaker.failed()
         else:
             self._breaker.abandoned()
+        self._last_failed = next(iter(failed), self._last_failed)
 
     async def _codes_of(self, text: _Text, batcher: Batcher) -> Answer:
         try:
@@ -318,11 +333,21 @@ class Coder:
         return Coded(self.pending(), failure.reason, failure.said)
 
 
-def _without_blame(answers: dict[str, Answer]) -> dict[str, Answer]:
-    """The same; where the model failed on all of several texts, it is to blame and none of them."""
-    if len(answers) < 2 or not all(isinstance(answer, _Failure) for answer in answers.values()):
-        return answers
-    return {key: _Failure(found.reason) for key, found in answers.items() if isinstance(found, _Failure)}
+def _reason_of(answer: Answer) -> Reason | None:
+    return answer.reason if isinstance(answer, _Failure) else None
+
+
+def _is_outage(answers: Collection[Answer], known: int) -> bool:
+    """Whether the model is to blame: it failed on all of several texts, and they are most of those of their request.
+
+    Where most have codes from earlier, the few that are left over are those that it never could take.
+    """
+    reasons = {_reason_of(answer) for answer in answers}
+    return len(answers) > max(1, known) and None not in reasons and Reason.MODEL in reasons
+
+
+def _without_blame(answers: Mapping[str, Answer]) -> dict[str, Answer]:
+    return {key: _Failure(found.reason) if isinstance(found, _Failure) else found for key, found in answers.items()}
 
 
 def _names_at_top(paths: Iterable[str]) -> tuple[str, ...]:

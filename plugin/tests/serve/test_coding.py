@@ -229,15 +229,48 @@ async def test_a_model_that_is_down_is_left_alone_and_tried_again() -> None:
     generator = WordGenerator()
     generator.down = True
     async with coding(generator, Patience(failures=2, pause_s=0.05)) as coder:
-        found = [await coder.code_products([{"title": "shoe"}]) for _ in range(3)]
-        assert found == [[pending(Reason.MODEL, "no")]] * 2 + [[pending(Reason.BREAKER)]]
-        assert len(generator.texts) == 2
+        found = [await coder.code_products([{"title": title}]) for title in ("shoe", "boot", "shoe", "boot")]
+        assert found == [[pending(Reason.MODEL, "no")]] * 3 + [[pending(Reason.BREAKER)]]
+        assert len(generator.texts) == 3
         generator.down = False
         answers = [[pending(Reason.BREAKER)]]
         async with asyncio.timeout(10):
             while answers[-1] == [pending(Reason.BREAKER)]:
                 answers.append(await coder.code_products([{"title": "shoe"}]))
         assert answers[-1] == [coded("shoe")]
+
+
+async def test_texts_that_the_model_cannot_take_open_no_breaker_where_the_others_are_known() -> None:
+    """They are blamed: they get their letters, and the next writer gets its codes."""
+    generator = WordGenerator()
+    products = [{"title": f"shoe {number}"} for number in range(8)]
+    poisons = [{"title": "poison one"}, {"title": "poison two"}]
+    async with coding(generator, Patience(failures=2, pause_s=100)) as coder:
+        await coder.code_products(products)
+        found = [(await coder.code_products([*products, *some]))[8:] for some in (poisons, poisons[:1], poisons[1:])]
+        boot = await coder.code_products([{"title": "boot"}])
+    said = pending(Reason.MODEL, "no")
+    assert (found, boot) == ([[said] * 2, [said], [said]], [coded("boot")])
+
+
+async def test_one_text_that_is_sent_again_and_again_opens_no_breaker() -> None:
+    """A writer who insists on what the model cannot take costs nobody else the codes."""
+    async with coding(WordGenerator(), Patience(failures=1, pause_s=100)) as coder:
+        for _ in range(3):
+            assert await coder.code_products([{"title": "poison"}]) == [pending(Reason.MODEL, "no")]
+        assert await coder.code_products([{"title": "boot"}]) == [coded("boot")]
+
+
+async def test_a_model_that_fails_on_more_than_is_known_is_down() -> None:
+    """A cache that knows a few texts of a request neither closes the breaker nor blames the others."""
+    generator = WordGenerator()
+    async with coding(generator, Patience(failures=1, pause_s=100)) as coder:
+        await coder.code_products([{"title": "shoe"}])
+        generator.down = True
+        found = await coder.code_products([{"title": title} for title in ("shoe", "boot", "sock")])
+        again = await coder.code_products([{"title": "boot"}])
+    assert found == [coded("shoe"), pending(Reason.MODEL), pending(Reason.MODEL)]
+    assert again == [pending(Reason.BREAKER)]
 
 
 async def test_callers_who_leave_a_silent_model_open_the_breaker() -> None:
