@@ -11,8 +11,8 @@ import atexit
 import logging
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -35,7 +35,7 @@ _SILENCE_S = 300.0
 _NEVER = 1 << 62  # the breaker stays closed: a batch full of texts that the model cannot read is no outage
 _NOWHERE = "http://localhost"  # the settings ask for an OpenSearch; a coder talks to none
 
-_Key = tuple[int, type, Path, frozenset[tuple[str, float]]]
+_Key = tuple[type, Path, frozenset[tuple[str, float]]]
 
 
 class ProductCoder:
@@ -46,12 +46,16 @@ class ProductCoder:
     """
 
     _of_process: ClassVar[dict[_Key, ProductCoder]] = {}
+    _of_parents: ClassVar[list[dict[_Key, ProductCoder]]] = []
     _opening: ClassVar[threading.Lock] = threading.Lock()
 
     def __init__(self, generator: OnnxGenerator, settings: SidecarSettings) -> None:
         self.generation = generator.generation
         self._pid = os.getpid()
         self._closing = threading.Lock()
+        self._calls = threading.Condition()
+        self._running = 0
+        self._ending = False
         self._stack = AsyncExitStack()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="gram-coder", daemon=True)
@@ -104,7 +108,7 @@ class ProductCoder:
 
         Raises like `open`.
         """
-        key = (os.getpid(), cls, Path(bundle).absolute(), frozenset(numbers.items()))
+        key = (cls, Path(bundle).absolute(), frozenset(numbers.items()))
         with cls._opening:
             found = cls._of_process.get(key)
             if found is None or found.closed:
@@ -115,30 +119,54 @@ class ProductCoder:
     @property
     def closed(self) -> bool:
         """Whether it takes no products any more."""
-        return self._loop.is_closed()
+        return self._ending
 
     def gram_of(self, documents: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """The `gram` object of each document, in order.
 
         The documents are as they will be indexed: what `json.loads` gives. Rows of tables may come with the arrays and
-        numbers of numpy, and with NaN, NaT and NA for what is missing. A document that the model cannot read gets
-        the mark `pending`, and a backfill may code it later; so does every one when no code comes for 300 seconds.
+        numbers of numpy, and with NaN, NaT and NA for what is missing; columns that are not read may hold anything. A
+        document that the model cannot read gets the mark `pending`, and a backfill may code it later; so does every
+        one when no code comes for 300 seconds.
 
         Raises:
             ConfigError: the coder was closed, or opened in another process.
         """
-        self._require_open()
-        read = [_json_of(document) for document in documents]
+        with self._call():
+            return self._gram_of(documents)
+
+    def _gram_of(self, documents: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        read = [_json_of(document, self._coder.names) for document in documents]
         sources = [document for document in read if document is not None]
         coded = asyncio.run_coroutine_threadsafe(self._coder.code_products(sources), self._loop).result()
         found = iter(coded)
         return [dict(pending_object(utc_now()) if document is None else next(found).gram) for document in read]
 
+    @contextmanager
+    def _call(self) -> Iterator[None]:
+        """Holds `close` back while a call runs."""
+        self._require_own()  # the lock of another process may be held for ever
+        with self._calls:
+            if self._ending:
+                raise ConfigError("the coder is closed", next_step="open another one")
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._calls:
+                self._running -= 1
+                self._calls.notify_all()
+
     def close(self) -> None:
-        """Ends its threads, once the texts that the model reads now are done; a second call does nothing."""
+        """Takes no further call, waits for those that run, then ends its threads; a second call does nothing more."""
+        if self._pid != os.getpid():
+            return
         with self._closing:
-            if self.closed or self._pid != os.getpid():
+            if self._loop.is_closed():
                 return
+            with self._calls:
+                self._ending = True
+                self._calls.wait_for(lambda: not self._running)
             atexit.unregister(self.close)
             asyncio.run_coroutine_threadsafe(self._stack.aclose(), self._loop).result()
             self._end()
@@ -157,20 +185,31 @@ class ProductCoder:
         self._thread.join()
         self._loop.close()
 
-    def _require_open(self) -> None:
+    def _require_own(self) -> None:
         if self._pid != os.getpid():
             raise ConfigError(
                 "the coder was opened in the process that this one was forked from",
                 next_step="call ProductCoder.shared in the function that codes",
             )
-        if self.closed:
-            raise ConfigError("the coder is closed", next_step="open another one")
+
+    @classmethod
+    def _begin_child(cls) -> None:
+        """After a fork: another thread of the parent may hold the lock, and its coders have no threads here.
+
+        They are kept, not dropped: an event loop that is collected would take its file out of the parent's selector.
+        """
+        cls._opening = threading.Lock()
+        cls._of_parents.append(cls._of_process)
+        cls._of_process = {}
 
 
-def _json_of(document: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The document as JSON has it; None for one that has no such form."""
+os.register_at_fork(after_in_child=ProductCoder._begin_child)
+
+
+def _json_of(document: Mapping[str, Any], names: Collection[str] | None) -> dict[str, Any] | None:
+    """What is read of the document, as JSON has it; None for one that has no such form. No names mean all."""
     try:
-        return {str(name): _plain(value) for name, value in document.items()}
+        return {str(name): _plain(value) for name, value in document.items() if names is None or str(name) in names}
     except (AttributeError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
         _log.warning("a product cannot be read: %r", error)
         return None

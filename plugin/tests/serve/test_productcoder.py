@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -37,6 +40,29 @@ if child == 0:
         print(error, flush=True)
         os._exit(7)
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+FORK_WHILE_OPENING = """
+import os, signal, sys, threading
+from gram_plugin.serve.productcoder import ProductCoder
+begun, end = threading.Event(), threading.Event()
+class Slow(ProductCoder):
+    @classmethod
+    def open(cls, bundle, **numbers):
+        begun.set()
+        end.wait()
+        return super().open(bundle, **numbers)
+opening = threading.Thread(target=Slow.shared, args=(sys.argv[1],))
+opening.start()
+begun.wait()
+child = os.fork()
+if child == 0:
+    signal.alarm(30)
+    os._exit(7 if ProductCoder.shared(sys.argv[1]).gram_of([{"title": "sofa"}])[0]["codes"] else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+end.set()
+opening.join()
 """
 
 
@@ -86,6 +112,14 @@ def test_values_of_tables_mean_what_they_mean_in_json(coder: ProductCoder) -> No
     assert expected["codes"]
 
 
+def test_columns_that_are_not_read_may_hold_anything(coder: ProductCoder) -> None:
+    """Bytes, names and spans of time have no form in JSON, and nobody asks for one."""
+    expected = untimed(coder.gram_of([{"title": "sofa"}])[0])
+    row = {"title": "sofa", "photo": b"\xff", "key": uuid4(), "age": timedelta(days=1), 7: object()}
+    assert [untimed(gram) for gram in coder.gram_of([row])] == [expected]
+    assert expected["codes"]
+
+
 def test_no_products_are_no_objects(coder: ProductCoder) -> None:
     """An empty partition is no error."""
     assert coder.gram_of([]) == []
@@ -119,6 +153,39 @@ def test_a_closed_coder_says_so_and_can_be_closed_again() -> None:
     coder.close()
     with pytest.raises(ConfigError, match="the coder is closed — open another one"):
         coder.gram_of(PRODUCTS)
+
+
+def test_close_waits_for_calls_that_run_and_refuses_new_ones() -> None:
+    """A thread that is in a call gets its codes, one that comes later gets the error; neither waits without end."""
+    coder = ProductCoder.open(TINY)
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Held(dict[str, Any]):
+        """A product that is read no sooner than the test says."""
+
+        def items(self) -> Any:
+            begun.set()
+            go_on.wait(30)
+            return super().items()
+
+    with ThreadPoolExecutor(2) as pool:
+        call = pool.submit(coder.gram_of, [Held(PRODUCTS[0])])
+        assert begun.wait(30)
+        closing = pool.submit(coder.close)
+        while not coder.closed:
+            assert not closing.done()
+        with pytest.raises(ConfigError, match="the coder is closed"):
+            coder.gram_of(PRODUCTS)
+        go_on.set()
+        assert call.result(30)[0]["codes"]
+        closing.result(30)
+
+
+def test_a_fork_while_a_coder_is_being_opened_leaves_the_child_able_to_open_one() -> None:
+    """The lock that another thread of the parent held is none of the child's."""
+    words = [sys.executable, "-W", "ignore", "-c", FORK_WHILE_OPENING, str(TINY)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=90, check=False)
+    assert (done.stdout, done.stderr, done.returncode) == ("7\n", "", 0)
 
 
 def test_a_fork_is_told_to_open_its_own_and_a_process_ends_without_close() -> None:
