@@ -145,6 +145,10 @@ class RelayedResponse(Response):
         finally:
             self._stream.close()
 
+    def close(self) -> None:
+        """Lets go of an answer that nobody reads."""
+        self._stream.close()
+
 
 class Upstream:
     """Connections to one OpenSearch. Needs `start()` in the running loop, then `close()`.
@@ -258,14 +262,20 @@ class Upstream:
         return RelayedResponse(stream, extra_response_headers)
 
     def _unreachable(self, error: BaseException) -> SearchError:
-        timed_out = isinstance(error, TimeoutError)
+        timed_out, kind = isinstance(error, TimeoutError), SearchError
+        if isinstance(error, aiohttp.ClientConnectorError):
+            kind = UpstreamUnconnected
         found = "did not answer in time" if timed_out else f"cannot be reached: {error or type(error).__name__}"
         step = "check that OpenSearch is up and that GRAM_UPSTREAM_URL names it"
         return (
             UpstreamTimeout(f"OpenSearch at {self.base_url} {found}", next_step=step)
             if timed_out
-            else SearchError(f"OpenSearch at {self.base_url} {found}", next_step=step)
+            else kind(f"OpenSearch at {self.base_url} {found}", next_step=step)
         )
+
+
+class UpstreamUnconnected(SearchError):
+    """No connection came about, so OpenSearch has got nothing."""
 
 
 class UpstreamTimeout(SearchError):

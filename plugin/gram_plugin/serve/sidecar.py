@@ -21,16 +21,19 @@ from starlette.types import Receive, Scope, Send
 from gram_plugin.contract.codes import Generator, Role
 from gram_plugin.errors import GramError, OverloadError, SearchError
 from gram_plugin.serve.admission import Admission, Share, SlowBodyError, TooLargeError
+from gram_plugin.serve.batching import STOP_S
 from gram_plugin.serve.coding import Coder, CodingRules, Patience, Reason
 from gram_plugin.serve.delivery import Retrying
 from gram_plugin.serve.fields import FieldCheck, may_change_fields
 from gram_plugin.serve.hangup import CancelOnHangup
 from gram_plugin.serve.health import Health
+from gram_plugin.serve.held import HeldWork
 from gram_plugin.serve.http import (
     Headers,
     RelayedResponse,
     Upstream,
     UpstreamStream,
+    UpstreamUnconnected,
     error_response,
     header,
     inflated,
@@ -115,6 +118,7 @@ class Sidecar:
         self._preparer = Preparer(coder, self._fields)
         self._marker = Marker(self.upstream, coder.pending, _MARKING)
         path = settings.dead_letters
+        self._held = HeldWork()
         self._poison = PoisonFile(path, settings.max_dead_letter_bytes) if path else None
         self._admission = Admission(
             max_body_bytes=settings.max_body_bytes,
@@ -139,8 +143,8 @@ class Sidecar:
                 warming.cancel()
                 await asyncio.gather(warming, return_exceptions=True)
                 await self._fields.close()
-                if self.batcher:
-                    await self.batcher.stop()
+                # Beside each other: the program has little time beyond that of its running requests.
+                await asyncio.gather(self._held.end(STOP_S), self.batcher.stop() if self.batcher else asyncio.sleep(0))
 
     async def _warm_up(self) -> None:
         """Codes once and then reports ready; documents are taken meanwhile, and a model that fails here stops none."""
@@ -192,26 +196,50 @@ class Sidecar:
             if prepared.body is not share.body:
                 headers = [pair for pair in headers if pair[0].lower() != b"content-encoding"]
             await self._report(target, prepared, request.query_params.get("routing"))
+            if prepared.scripted and self._settings.mark_scripts:
+                # OpenSearch may run the scripts of a client that has hung up, so their marks do not end with it.
+                single = target.action is not None
+                return await self._held.answer(self._run_scripts(request, headers, prepared, single=single))
             try:
                 stream = await self.upstream.open(request.method, raw_target(request), headers, prepared.body)
             except SearchError as error:
                 return upstream_error(error)
-            if prepared.scripted and self._settings.mark_scripts:
-                prepared = await self._mark(request, target, prepared, stream)
         return RelayedResponse(stream, [(HEADER, prepared.status.encode())])
 
-    async def _mark(self, request: Request, target: Target, prepared: Prepared, stream: UpstreamStream) -> Prepared:
-        """Marks what scripts have changed, before their writer is told of it."""
-        single = target.action is not None
+    async def _run_scripts(self, request: Request, headers: Headers, prepared: Prepared, *, single: bool) -> Response:
+        """Sends scripts on and marks what they have changed, before their writer is told of it."""
+        try:
+            stream = await self.upstream.open(request.method, raw_target(request), headers, prepared.body)
+        except SearchError as error:
+            if not isinstance(error, UpstreamUnconnected):
+                self._mark_later(request, prepared.scripted, single=single)
+            return upstream_error(error)
         try:
             found = await _changed(prepared, stream, single=single)
-            lost = await self._marker.mark(raw_target(request), request.headers.raw, found, single=single)
+            lost = await self._mark(request, found, single=single)
         except BaseException:
             stream.close()
             raise
-        done = prepared.after_scripts(len(found) - lost, lost)
-        self._metrics.count(Prepared(b"", uncoded={Reason.SCRIPT: len(found) - lost, Reason.UNMARKED: lost}))
-        return done
+        return RelayedResponse(stream, [(HEADER, prepared.after_scripts(len(found) - lost, lost).status.encode())])
+
+    def _mark_later(self, request: Request, found: Sequence[Scripted], *, single: bool) -> None:
+        """Marks all, while their writer has the error: nobody knows which scripts OpenSearch has run."""
+        if len(self._held) < self._settings.max_connections:
+            self._held.start(self._mark(request, found, single=single))
+        else:
+            self._count_marks(0, len(found))
+
+    async def _mark(self, request: Request, found: Sequence[Scripted], *, single: bool) -> int:
+        """Marks products and gives the number of those that could not be marked."""
+        lost = len(found)
+        try:
+            lost = await self._marker.mark(raw_target(request), request.headers.raw, found, single=single)
+        finally:
+            self._count_marks(len(found) - lost, lost)
+        return lost
+
+    def _count_marks(self, marked: int, lost: int) -> None:
+        self._metrics.count(Prepared(b"", uncoded={Reason.SCRIPT: marked, Reason.UNMARKED: lost}))
 
     async def _prepared(self, target: Target, share: Share, headers: Headers) -> Prepared:
         unpacked = await unpack(share, headers, self._settings.max_body_bytes)
@@ -245,13 +273,13 @@ class Sidecar:
 
 
 async def _changed(prepared: Prepared, stream: UpstreamStream, *, single: bool) -> list[Scripted]:
-    """The scripted updates that OpenSearch has run; none where its answer is a refusal or breaks off."""
+    """The scripted updates that OpenSearch has run: none where it refused, all where its answer breaks off."""
     if stream.status != 200:
         return []
     try:
         body = await stream.gather(_READ_BYTES)
     except SearchError:
-        return []  # it breaks off for the writer too
+        return list(prepared.scripted)
     encoding = header(stream.headers, b"content-encoding")
     answer = None if body is None else inflated(encoding, body, _READ_BYTES)
     if single:

@@ -18,7 +18,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gram_plugin.errors import ConfigError, SearchError
 from gram_plugin.serve.hangup import CancelOnHangup
-from gram_plugin.serve.http import Upstream, UpstreamTimeout, error_response, inflated, without_hop_by_hop
+from gram_plugin.serve.http import (
+    Upstream,
+    UpstreamTimeout,
+    UpstreamUnconnected,
+    error_response,
+    inflated,
+    without_hop_by_hop,
+)
 
 Serve = Callable[[ASGIApp], Awaitable[str]]
 
@@ -164,6 +171,23 @@ async def test_an_answer_that_breaks_off_is_broken_for_the_client_too(client: An
             url = await serve(proxy(upstream))
             with pytest.raises(aiohttp.ClientError):
                 await client(url + "/x")
+
+
+async def test_a_request_that_never_left_can_be_told_from_one_that_may_have_arrived() -> None:
+    """Where nothing listens nothing was done; a connection that breaks later tells nothing."""
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+
+    kinds = []
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+        for port in (9, server.sockets[0].getsockname()[1]):
+            async with Upstream(f"http://127.0.0.1:{port}") as upstream:
+                with pytest.raises(SearchError) as caught:
+                    await upstream.open("POST", b"/x", [], b"")
+                kinds.append(type(caught.value))
+    assert kinds == [UpstreamUnconnected, SearchError]
 
 
 async def test_an_upstream_that_is_down_is_a_502_that_says_so(client: Any, serve: Any) -> None:

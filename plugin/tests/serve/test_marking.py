@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
-from starlette.responses import JSONResponse, Response
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from gram_plugin.contract.text import Rendering
 from gram_plugin.errors import DecodeError
@@ -21,7 +24,7 @@ from gram_plugin.serve.http import Upstream
 from gram_plugin.serve.marking import Marker
 from gram_plugin.serve.scripts import Scripted
 from gram_plugin.serve.settings import SidecarSettings
-from gram_plugin.serve.sidecar import create_sidecar
+from gram_plugin.serve.sidecar import Sidecar, create_sidecar
 
 KINDS = {"codes": "keyword", "model": "keyword", "source": "keyword", "at": "date"}
 FIELDS = {name: {"type": kind} for name, kind in KINDS.items()}
@@ -259,6 +262,83 @@ async def test_the_hit_rate_of_the_cache_can_be_told(sidecar: Any, opensearch: A
     metrics = (await client(f"{url}/-/metrics")).body
     for how, number in (("cached", 3), ("joined", 2), ("decoded", 1)):
         assert f'gram_product_codes_total{{how="{how}"}} {number}.0'.encode() in metrics
+
+
+def script_request(body: bytes) -> dict[str, Any]:
+    """A `_bulk` to the index as ASGI has it."""
+    return {
+        **{"type": "http", "method": "POST", "path": "/shop/_bulk", "raw_path": b"/shop/_bulk", "query_string": b""},
+        "headers": [(b"content-type", b"application/x-ndjson"), (b"content-length", b"%d" % len(body))],
+    }
+
+
+async def test_a_client_that_hangs_up_leaves_no_script_without_its_mark(
+    opensearch: Any, opensearch_url: str, fake_generator: Any
+) -> None:
+    """OpenSearch goes on with the script, so the sidecar waits for it and for the mark, at its own end too."""
+    opensearch.mappings = {"shop": mapping()}
+    answer, arrived, go_on = answering([UPDATED], [UPDATED]), asyncio.Event(), asyncio.Event()
+
+    async def held(seen: Any) -> Response:
+        arrived.set()
+        await go_on.wait()
+        return await answer(seen)
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(_: Any) -> None:
+        raise AssertionError("nobody is there")
+
+    opensearch.answer, body = held, bulk(({"update": {"_id": "1"}}, RISKY))
+    settings = SidecarSettings(upstream_url=opensearch_url, max_wait_ms=0.0)
+    sidecar = Sidecar(settings, fake_generator(), CodingRules(Rendering(("title",))))
+    async with sidecar.running(Starlette()):
+        call = asyncio.create_task(sidecar(script_request(body), receive, send))
+        await arrived.wait()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        go_on.set()
+    _, mark = opensearch.searches
+    assert read(mark.body)[1] == {"doc": {"gram": CLEARED}}
+    count = {"outcome": "uncoded", "reason": "script"}
+    assert sidecar.health.registry.get_sample_value("gram_documents_total", count) == 1.0
+
+
+@pytest.mark.parametrize(("begins", "status"), [(False, 504), (True, None)])
+async def test_where_no_whole_answer_comes_every_script_is_marked(
+    sidecar: Any, opensearch: Any, client: Any, begins: bool, status: int | None
+) -> None:
+    """Nobody knows what OpenSearch has done by then; the writer gets the error all the same."""
+    never, marked = asyncio.Event(), asyncio.Event()
+
+    async def stuck() -> AsyncIterator[bytes]:
+        yield b'{"items":['
+        await never.wait()
+
+    async def answer(seen: Any) -> Response:
+        if b"script" not in seen.body:
+            marked.set()
+            return JSONResponse({"items": [UPDATED, NOOP]})
+        if not begins:
+            await never.wait()
+        return StreamingResponse(stuck())
+
+    opensearch.answer = answer
+    url = await sidecar(request_timeout_s=0.3)
+    sent = bulk(*(({"update": {"_id": str(number)}}, RISKY) for number in range(2)))
+    call = client(f"{url}/shop/_bulk", "POST", [("content-type", "application/x-ndjson")], sent)
+    if status is None:
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await call
+    else:
+        assert (await call).status == status
+    async with asyncio.timeout(10):
+        await marked.wait()
+    never.set()
+    ids = [line["update"]["_id"] for line in read(opensearch.searches[1].body) if "update" in line]
+    assert ids == ["0", "1"]
 
 
 async def no_pause(_: float) -> None:
