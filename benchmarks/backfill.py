@@ -14,7 +14,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,11 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from opensearchpy import OpenSearch
-from rich.console import Console
 
-from catalogues import bulk_body, bundle_of, opensearch, shop_documents, slices
+from catalogues import bulk_body, place, shop_documents, slices
 from figures import Table, resident_bytes, show, show_place
-from gram_plugin.progress import Progress, reporting
+from gram_plugin.progress import Progress
 from gram_plugin.search.mappings import apply_to_index
 
 INDEX = "gram-backfill-benchmark"
@@ -49,18 +47,12 @@ def main() -> None:
     """Reads the command line, fills the index, runs the backfill, prints the tables."""
     chosen = _arguments()
     show_place()
-    with (
-        tempfile.TemporaryDirectory() as room,
-        reporting(Console(stderr=True)) as progress,
-        opensearch(chosen.url) as url,
-        OpenSearch(url, timeout=300) as client,
-    ):
-        bundle = bundle_of(chosen.bundle, Path(room), small=chosen.small)
-        fill(client, chosen.products, progress)
-        found = run(url, bundle, chosen.threads, Path(room), chosen.products, progress)
+    with place(chosen.url, chosen.bundle, small=chosen.small) as at:
+        fill(at.client, chosen.products, at.progress)
+        found = run(at.url, at.bundle, chosen.threads, at.room, chosen.products, at.progress)
         for table in tables(found):
             show(table)
-        client.indices.delete(index=INDEX)
+        at.client.indices.delete(index=INDEX)
 
 
 def _arguments() -> argparse.Namespace:

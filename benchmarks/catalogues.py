@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import json
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
+
+from opensearchpy import OpenSearch
+from rich.console import Console
 
 from gram_exporter.shop.shop import stream_products
 from gram_plugin.contract.bundle import MANIFEST, read_manifest, write_bundle
 from gram_plugin.contract.text import Rendering
 from gram_plugin.node.node import NodeSettings, start_node
+from gram_plugin.progress import Progress, reporting
 
 Document = Mapping[str, Any]
 
@@ -63,3 +68,26 @@ def opensearch(url: str | None) -> Iterator[str]:
         return
     with start_node(NodeSettings()) as node:
         yield node.url
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where writing is measured: a folder, a bundle, an OpenSearch with its client, and who is told of progress."""
+
+    room: Path
+    bundle: Path
+    url: str
+    client: OpenSearch
+    progress: Progress
+
+
+@contextlib.contextmanager
+def place(url: str | None, bundle: Path | None, *, small: bool) -> Iterator[Place]:
+    """All of it, for as long as the block runs; what is not given is made."""
+    with (
+        tempfile.TemporaryDirectory() as room,
+        reporting(Console(stderr=True)) as progress,
+        opensearch(url) as direct,
+        OpenSearch(direct, timeout=300) as client,
+    ):
+        yield Place(Path(room), bundle_of(bundle, Path(room), small=small), direct, client, progress)

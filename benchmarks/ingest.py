@@ -18,7 +18,6 @@ import socket
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -28,11 +27,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from opensearchpy import OpenSearch
-from rich.console import Console
 
-from catalogues import bulk_body, bundle_of, opensearch, shop_documents, slices
+from catalogues import bulk_body, place, shop_documents, slices
 from figures import Table, show, show_place
-from gram_plugin.progress import Progress, reporting
+from gram_plugin.progress import Progress
 from gram_plugin.search.mappings import apply_to_index
 from gram_plugin.serve.productcoder import ProductCoder
 
@@ -69,23 +67,17 @@ def main() -> None:
     """Reads the command line, starts what is not given, prints the tables."""
     chosen = _arguments()
     show_place()
-    with (
-        tempfile.TemporaryDirectory() as room,
-        reporting(Console(stderr=True)) as progress,
-        opensearch(chosen.url) as direct,
-        OpenSearch(direct, timeout=300) as client,
-    ):
-        bundle = bundle_of(chosen.bundle, Path(room), small=chosen.small)
-        with sidecar(bundle, direct, chosen.threads) as coded:
-            urls = {PLAIN: direct, READY: direct, COLD: coded, WARM: coded}
+    with place(chosen.url, chosen.bundle, small=chosen.small) as at:
+        with sidecar(at.bundle, at.url, chosen.threads) as coded:
+            urls = {PLAIN: at.url, READY: at.url, COLD: coded, WARM: coded}
             ways = {name: Way(name, urls[name], f"{NAME}-{number}") for number, name in enumerate(WAYS)}
             for name, way in ways.items():
-                make_index(client, way.index, codes=name != PLAIN)
-            bodies = rounds(bundle, chosen.products, chosen.bulk, chosen.threads)
-            measure(ways, bodies, -(-chosen.products // chosen.bulk), progress)
+                make_index(at.client, way.index, codes=name != PLAIN)
+            bodies = rounds(at.bundle, chosen.products, chosen.bulk, chosen.threads)
+            measure(ways, bodies, -(-chosen.products // chosen.bulk), at.progress)
         show(speeds(ways, chosen.products, chosen.bulk))
-        show(growth(client, ways, progress))
-        client.indices.delete(index=f"{NAME}-*")
+        show(growth(at.client, ways, at.progress))
+        at.client.indices.delete(index=f"{NAME}-*")
 
 
 def _arguments() -> argparse.Namespace:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from gram_plugin.search.mappings import component_template
 from gram_plugin.serve.coding import CodingRules
 from gram_plugin.serve.settings import SidecarSettings
 from gram_plugin.serve.sidecar import create_sidecar
+from sofas import hosted
 
 FIELDS = {"title": {"type": "text"}, "price": {"type": "double"}}
 
@@ -63,17 +62,9 @@ def serving(url: str, generator: WordGenerator) -> Iterator[str]:
 
 @contextmanager
 def served(app: ASGIApp) -> Iterator[str]:
-    """Any application on a free port, in a thread of its own."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, ws="none"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
-        listener.close()
+    """Any application, served without a log."""
+    with hosted(uvicorn.Config(app, log_config=None, access_log=False, ws="none")) as url:
+        yield url
 
 
 def create(client: OpenSearch, index: str, *, gram: bool = True, dynamic: Any = True) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import http.client
 import json
@@ -44,11 +43,11 @@ class FakeGenerator:
 
 
 @contextlib.contextmanager
-def running(settings: ShimSettings, generator: FakeGenerator | None) -> Iterator[str]:
-    """A shim on a free port, served by a thread until the end."""
+def hosted(config: uvicorn.Config) -> Iterator[str]:
+    """An application on a free port, served by a thread until the end."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(server_config(create_shim(settings, generator), settings))
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -56,6 +55,13 @@ def running(settings: ShimSettings, generator: FakeGenerator | None) -> Iterator
         server.should_exit = True
         thread.join()
         listener.close()
+
+
+@contextlib.contextmanager
+def running(settings: ShimSettings, generator: FakeGenerator | None) -> Iterator[str]:
+    """A shim, served as `gram shim` serves it."""
+    with hosted(server_config(create_shim(settings, generator), settings)) as url:
+        yield url
 
 
 def product(index: str, number: int) -> dict[str, Any]:

@@ -1,22 +1,14 @@
 // Writes with opensearch-js in every way that it has, and prints what its caller sees of each.
 // node ingest.mjs URL INDEX [gzip]
-import { Client } from '@opensearch-project/opensearch'
+import { connect, refusing } from './client.mjs'
 
 const [node, index, compression] = process.argv.slice(2)
-const client = new Client(compression ? { node, compression, suggestCompression: true } : { node })
+const client = connect(node, compression)
+const refused = refusing(see)
 const seen = {}
 
 function see ({ statusCode, headers, body }) {
   return { status: statusCode, 'x-gram-status': headers['x-gram-status'] ?? null, body }
-}
-
-async function refused (request) {
-  try {
-    await request
-  } catch (error) {
-    return { ...see(error.meta), name: error.name, message: error.message }
-  }
-  throw new Error('this request had to be refused')
 }
 
 async function * products (count) {

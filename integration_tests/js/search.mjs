@@ -1,9 +1,10 @@
 // Searches with opensearch-js in every way that it has, and prints what its caller sees of each: status, headers, body.
 // node search.mjs URL INDEX TEMPLATE TEXT [gzip]
-import { Client } from '@opensearch-project/opensearch'
+import { connect, refusing } from './client.mjs'
 
 const [node, index, id, text, compression] = process.argv.slice(2)
-const client = new Client(compression ? { node, compression, suggestCompression: true } : { node })
+const client = connect(node, compression)
+const refused = refusing(see)
 const seen = {}
 const body = { query: { match: { title: text } }, size: 200 }
 const source = { query: { match: { title: '{{text}}' } }, size: 200 }
@@ -12,15 +13,6 @@ const template = { id, params: { text } }
 function see ({ statusCode, headers, body }) {
   const [mark, encoding] = ['x-gram-status', 'content-encoding'].map((name) => headers[name] ?? null)
   return { status: statusCode, 'x-gram-status': mark, 'content-encoding': encoding, body }
-}
-
-async function refused (request) {
-  try {
-    await request
-  } catch (error) {
-    return { ...see(error.meta), name: error.name, message: error.message }
-  }
-  throw new Error('this request had to be refused')
 }
 
 seen.info = see(await client.info())

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 from starlette.requests import Request
 
 from gram_plugin.serve.deadline import Deadline
-from gram_plugin.serve.http import Body, has_body
+from gram_plugin.serve.http import has_body
+from gram_plugin.serve.outgoing import Body
 from gram_plugin.serve.status import NotEnriched, Reason, off
 
 T = TypeVar("T")

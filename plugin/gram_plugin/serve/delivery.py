@@ -12,7 +12,8 @@ from typing import Any
 from urllib.parse import quote
 
 from gram_plugin.errors import SearchError
-from gram_plugin.serve.http import Headers, Upstream, UpstreamAnswer, header
+from gram_plugin.serve.http import Upstream, UpstreamAnswer, header
+from gram_plugin.serve.outgoing import Headers
 from gram_plugin.serve.status import HEADER
 
 _log = logging.getLogger(__name__)

@@ -14,9 +14,9 @@ from gram_plugin.search.query import ClauseSettings, Mode, enrich
 from gram_plugin.serve.bodies import in_time
 from gram_plugin.serve.cache import AgedCache
 from gram_plugin.serve.deadline import Clock, Deadline
-from gram_plugin.serve.http import Headers
 from gram_plugin.serve.indices import IndexNames, Indices
 from gram_plugin.serve.model import Serving
+from gram_plugin.serve.outgoing import Headers
 from gram_plugin.serve.querycodes import Codes
 from gram_plugin.serve.searches import Item, Search, write_json
 from gram_plugin.serve.settings import ShimSettings

@@ -19,7 +19,8 @@ from gram_plugin.search.query import needs_rescue
 from gram_plugin.serve.bodies import RequestBody, beside_others
 from gram_plugin.serve.deadline import Clock, Deadline
 from gram_plugin.serve.enriching import Decision, Enricher
-from gram_plugin.serve.http import Body, Headers, Upstream, UpstreamStream, header, inflated, raw_target
+from gram_plugin.serve.http import Upstream, UpstreamStream, header, inflated, raw_target
+from gram_plugin.serve.outgoing import Body, Headers
 from gram_plugin.serve.searches import Item, Kind, Search, render_items
 from gram_plugin.serve.status import Reason, Status, degraded, off
 

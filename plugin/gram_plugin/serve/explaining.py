@@ -11,7 +11,8 @@ from gram_plugin.search.explaining import POINTS_PARAMETER, points_of, short, sh
 from gram_plugin.serve.bodies import beside_others, read_plainly, write_plainly
 from gram_plugin.serve.enriching import Decision
 from gram_plugin.serve.exchange import Exchanged
-from gram_plugin.serve.http import Headers, RelayedResponse, header, inflated, replace_headers, upstream_error
+from gram_plugin.serve.http import RelayedResponse, header, inflated, replace_headers, upstream_error
+from gram_plugin.serve.outgoing import Headers
 from gram_plugin.serve.searches import Item, Search, Target
 
 MAX_EXPLAINED_BYTES = 4_000_000

@@ -18,7 +18,8 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from gram_plugin.errors import SearchError
-from gram_plugin.serve.http import Headers, Upstream, UpstreamAnswer
+from gram_plugin.serve.http import Upstream, UpstreamAnswer
+from gram_plugin.serve.outgoing import Headers
 
 _log = logging.getLogger(__name__)
 

@@ -10,36 +10,27 @@ import json
 import logging
 import ssl
 import zlib
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 import aiohttp
-from multidict import CIMultiDict
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from yarl import URL
 
 from gram_plugin.errors import ConfigError, SearchError
+from gram_plugin.serve.outgoing import PIECE_BYTES, Body, Headers, as_ascii, for_aiohttp, framing, is_long, pieces
 
 LOG = logging.getLogger(__name__)
-
-Headers = Sequence[tuple[bytes, bytes]]
-Body = bytes | AsyncIterable[bytes | memoryview] | None
 
 # RFC 9110 7.6.1, and Expect, which the server in front of us has answered already.
 _HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-connection proxy-authenticate te trailer transfer-encoding upgrade expect".split()
 )
-MAX_POOLED_TARGET_BYTES = 2048
-MAX_POOLED_HEADER_BYTES = 8192
-"""Half of what OpenSearch takes by default. To a longer head it says 400 and then never answers again on that
-connection, which it leaves open: whoever got it from the pool next would wait for ever. So long heads go alone."""
-
 _AUTOMATIC = frozenset({"User-Agent", "Accept", "Accept-Encoding", "Content-Type"})
-_PIECE_BYTES = 1 << 18
 _BROKEN = (aiohttp.ClientError, OSError, TimeoutError)
 
 
@@ -220,16 +211,16 @@ class Upstream:
         Raises:
             SearchError: OpenSearch could not be reached or gave no HTTP answer.
         """
-        sent = without_hop_by_hop(headers, drop=_framing(body))
-        session = self._once if _is_long(target, sent) else self._session
+        sent = without_hop_by_hop(headers, drop=framing(body))
+        session = self._once if is_long(target, sent) else self._session
         if session is None:
             raise SearchError("the connections to OpenSearch are closed", next_step="call start() first")
-        if isinstance(body, bytes) and len(body) > _PIECE_BYTES:
+        if isinstance(body, bytes) and len(body) > PIECE_BYTES:
             sent.append((b"content-length", b"%d" % len(body)))
-            body = _pieces(body)
-        url = URL(self.base_url + _ascii(target), encoded=True)
+            body = pieces(body)
+        url = URL(self.base_url + as_ascii(target), encoded=True)
         try:
-            response = await session.request(method, url, headers=_for_aiohttp(sent), data=body, allow_redirects=False)
+            response = await session.request(method, url, headers=for_aiohttp(sent), data=body, allow_redirects=False)
         except _BROKEN as error:
             raise self._unreachable(error) from error
         except ValueError as error:
@@ -353,40 +344,6 @@ def _broke_off(error: BaseException) -> SearchError:
         f"the answer of OpenSearch broke off: {error!r}",
         next_step="send the request again, and look at OpenSearch's log",
     )
-
-
-def _framing(body: Body) -> frozenset[bytes]:
-    # Host names the upstream; the length of a replaced body is not the client's.
-    return frozenset({b"host", b"content-length"}) if isinstance(body, bytes) else frozenset({b"host"})
-
-
-async def _pieces(body: bytes) -> AsyncIterator[memoryview]:
-    # Written as one, a large body would be copied at once into the connection's buffer, while everybody else waits.
-    whole = memoryview(body)
-    for at in range(0, len(body), _PIECE_BYTES):
-        yield whole[at : at + _PIECE_BYTES]
-
-
-def _is_long(target: bytes, headers: Headers) -> bool:
-    """Whether OpenSearch might refuse a head for its length."""
-    length = sum(len(name) + len(value) + 4 for name, value in headers)
-    return len(target) > MAX_POOLED_TARGET_BYTES or length > MAX_POOLED_HEADER_BYTES
-
-
-def _for_aiohttp(headers: Headers) -> CIMultiDict[str]:
-    return CIMultiDict((name.decode("latin-1"), _text(value)) for name, value in headers)
-
-
-def _text(value: bytes) -> str:
-    # aiohttp writes UTF-8, so UTF-8 comes out as it came in; older Latin-1 keeps its meaning.
-    try:
-        return value.decode("utf-8")
-    except UnicodeDecodeError:
-        return value.decode("latin-1")
-
-
-def _ascii(target: bytes) -> str:
-    return "".join(chr(byte) if 0x20 < byte < 0x7F and byte != 0x23 else f"%{byte:02X}" for byte in target)
 
 
 def _tls(ca_file: Path | None, verify: bool) -> ssl.SSLContext | bool:

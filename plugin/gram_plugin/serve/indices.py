@@ -20,7 +20,8 @@ from gram_plugin.errors import SearchError
 from gram_plugin.serve.bodies import beside_others, read_plainly
 from gram_plugin.serve.cache import AgedCache
 from gram_plugin.serve.deadline import Clock, Deadline
-from gram_plugin.serve.http import Headers, Upstream, UpstreamAnswer
+from gram_plugin.serve.http import Upstream, UpstreamAnswer
+from gram_plugin.serve.outgoing import Headers
 from gram_plugin.serve.status import NEXT_STEPS, NotEnriched, Reason, Status, degraded, off
 
 LOG = logging.getLogger(__name__)

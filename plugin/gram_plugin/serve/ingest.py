@@ -20,7 +20,7 @@ from gram_plugin.serve.coding import Coder, utc_now
 from gram_plugin.serve.deadletter import DeadLetter, DeadLetterFile
 from gram_plugin.serve.delivery import Delivered, Delivery, Document, Refusal
 from gram_plugin.serve.fields import FieldCheck, GramFields
-from gram_plugin.serve.http import Headers
+from gram_plugin.serve.outgoing import Headers
 from gram_plugin.serve.preparing import fitting, with_gram
 
 

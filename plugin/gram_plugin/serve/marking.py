@@ -15,7 +15,8 @@ from gram_plugin.errors import SearchError
 from gram_plugin.search.document import replacing
 from gram_plugin.serve.delivery import Retrying
 from gram_plugin.serve.fields import GramFields
-from gram_plugin.serve.http import Headers, Upstream, UpstreamAnswer
+from gram_plugin.serve.http import Upstream, UpstreamAnswer
+from gram_plugin.serve.outgoing import Headers
 from gram_plugin.serve.scripts import Scripted
 
 _log = logging.getLogger(__name__)

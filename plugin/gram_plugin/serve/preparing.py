@@ -15,7 +15,7 @@ from gram_plugin.search.bulk import BulkItem, parse_bulk, render_bulk
 from gram_plugin.search.document import replacing
 from gram_plugin.serve.coding import Coded, Coder, Reason
 from gram_plugin.serve.fields import FieldCheck, GramFields
-from gram_plugin.serve.http import Headers
+from gram_plugin.serve.outgoing import Headers
 from gram_plugin.serve.scripts import Scripted, may_change_text
 from gram_plugin.serve.targets import Target
 

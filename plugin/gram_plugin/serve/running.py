@@ -22,8 +22,9 @@ from gram_plugin.serve.coding import Coder, Patience
 from gram_plugin.serve.deadletter import DeadLetterFile
 from gram_plugin.serve.delivery import Delivery, Retrying
 from gram_plugin.serve.fields import FieldCheck
-from gram_plugin.serve.http import Headers, Upstream
+from gram_plugin.serve.http import Upstream
 from gram_plugin.serve.ingest import ChunkSize, Ingest, Report, require_fields
+from gram_plugin.serve.outgoing import Headers
 from gram_plugin.serve.productcodes import coder_in_process, product_rules
 from gram_plugin.serve.program import log_json_lines, run_program
 from gram_plugin.serve.settings import SidecarSettings, variable

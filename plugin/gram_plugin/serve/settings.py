@@ -141,6 +141,9 @@ class SidecarSettings(ServerSettings):
     """Settings of `gram sidecar`."""
 
     port: Annotated[int, Setting("port to listen on; 0 takes a free one", low=0, high=65535)] = 9202
+    threads: Annotated[
+        int, Setting("products that the model reads at once, each on a core of its own", low=1, high=256)
+    ] = 1
     request_timeout_s: Annotated[
         float, Setting("wait for each piece of an answer; 0 waits as long as the client", low=0)
     ] = 60.0

@@ -29,7 +29,6 @@ from gram_plugin.serve.hangup import CancelOnHangup
 from gram_plugin.serve.health import Health
 from gram_plugin.serve.held import HeldWork
 from gram_plugin.serve.http import (
-    Headers,
     RelayedResponse,
     Upstream,
     UpstreamStream,
@@ -41,6 +40,7 @@ from gram_plugin.serve.http import (
     upstream_error,
 )
 from gram_plugin.serve.marking import Marker
+from gram_plugin.serve.outgoing import Headers
 from gram_plugin.serve.poison import PoisonFile
 from gram_plugin.serve.preparing import Poison, Prepared, Preparer
 from gram_plugin.serve.productcodes import product_batcher

@@ -17,8 +17,9 @@ from gram_plugin.errors import SearchError
 from gram_plugin.search.query import Mode
 from gram_plugin.serve.bodies import beside_others, read_plainly
 from gram_plugin.serve.deadline import Clock, Deadline
-from gram_plugin.serve.http import Headers, Upstream
+from gram_plugin.serve.http import Upstream
 from gram_plugin.serve.indices import is_for_lookup
+from gram_plugin.serve.outgoing import Headers
 from gram_plugin.serve.searches import (
     Frame,
     Item,

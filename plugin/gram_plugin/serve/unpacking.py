@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from gram_plugin.serve.admission import Share, TooLargeError
 from gram_plugin.serve.coding import Reason
-from gram_plugin.serve.http import Headers, header
+from gram_plugin.serve.http import header
+from gram_plugin.serve.outgoing import Headers
 
 _PIECE_BYTES = 1 << 22  # unpacked at once, before it is counted
 

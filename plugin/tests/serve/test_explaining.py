@@ -16,7 +16,8 @@ from gram_plugin.search.query import ClauseSettings, Mode, enrich
 from gram_plugin.serve.enriching import Decision
 from gram_plugin.serve.exchange import Exchanged
 from gram_plugin.serve.explaining import explained
-from gram_plugin.serve.http import Headers, UpstreamStream
+from gram_plugin.serve.http import UpstreamStream
+from gram_plugin.serve.outgoing import Headers
 from gram_plugin.serve.searches import Item, target_of
 from gram_plugin.serve.settings import ShimSettings
 from gram_plugin.serve.shim import create_shim
