@@ -129,8 +129,9 @@ def test_its_writes_get_the_answers_of_direct_ones_and_codes(
     create(pair.direct, coded)
     expected = javascript.run("ingest.mjs", node.url, direct, *compression)
     found = javascript.run("ingest.mjs", pair.url, coded, *compression)
-    # The one difference: the time of the codes is new, so an update that changes nothing is written all the same.
-    assert [one.pop("same_title")["body"]["result"] for one in (expected, found)] == ["noop", "updated"]
+    # The helper's bulks overtake each other, so the sequence number that this answer tells differs from run to run.
+    assert [one["same_title"]["body"].pop("_seq_no") >= 0 for one in (expected, found)] == [True, True]
+    assert expected["same_title"]["body"]["result"] == "noop"
     assert unmarked(settled(found, coded)) == unmarked(settled(expected, direct))
     documents = stored(pair.direct, coded)
     assert plain(documents) == stored(pair.direct, direct)

@@ -136,13 +136,30 @@ def test_compressed_bulks_are_coded(pair: Pair, index_name: str) -> None:
 
 
 def test_the_same_input_twice_gives_the_same_index(pair: Pair, index_name: str) -> None:
-    """But for the time of the codes, and the model reads no text twice."""
+    """The time of the codes too, while they are remembered: the model reads no text twice."""
     create(pair.direct, index_name)
     bulk(pair.coded, actions(index_name, 30))
-    once = stored(pair.direct, index_name)
+    once = stored(pair.direct, index_name, times=True)
     bulk(pair.coded, actions(index_name, 30))
-    assert stored(pair.direct, index_name) == once
+    assert stored(pair.direct, index_name, times=True) == once
     assert len([text for text in pair.generator.texts if text != "warm up"]) == 30
+
+
+def test_an_update_that_repeats_what_is_there_is_as_little_as_directly(pair: Pair, index_name: str) -> None:
+    """Each result of an update is that of direct OpenSearch, and so is the version: a repeated one writes nothing."""
+    direct, coded = f"{index_name}-direct", f"{index_name}-coded"
+    found = {}
+    for name, client in ((direct, pair.direct), (coded, pair.coded)):
+        create(pair.direct, name)
+        client.index(index=name, id="1", body={"title": "red shoe", "price": 1.5})
+        documents = [{"title": "red shoe"}, {"title": "boot"}, {"title": "boot", "price": 1.5}, {"title": "red shoe"}]
+        bodies = [{"doc": document} for document in documents]
+        single = [client.update(index=name, id="1", body=body) for body in [*bodies, bodies[-1]]]
+        lines = ndjson({"update": {"_id": "1"}}, bodies[-1], {"update": {"_id": "1"}}, bodies[1])
+        _, bulk = raw(client, "POST", f"/{name}/_bulk", lines)
+        found[name] = [(one["result"], one["_version"]) for one in (*single, *(at["update"] for at in bulk["items"]))]
+    assert found[coded] == found[direct]
+    assert [result for result, _ in found[direct]] == ["noop", "updated", "noop", "updated", "noop", "noop", "updated"]
 
 
 def test_an_index_without_the_fields_gets_no_gram_field(pair: Pair, index_name: str) -> None:

@@ -71,6 +71,11 @@ class CodingRules:
     cache_entries: int = 50_000
     concurrency: int = 128
 
+    @property
+    def read(self) -> tuple[str, ...] | None:
+        """Paths of all fields that a product's codes depend on; None where that is not known."""
+        return self.rendering.fields if self.reads is None and self.tags is None else self.reads
+
 
 @dataclass(frozen=True)
 class Patience:
@@ -120,16 +125,26 @@ class _Failure:
 
 @dataclass(frozen=True)
 class _Text:
-    """A rendered product, the hash that stands for its text and its model, and the codes that it surely has."""
+    """A rendered product, the hash that stands for its text and its model, the codes that it surely has, and when."""
 
     rendered: str
     hash: str
+    at: datetime
     tags: tuple[Code, ...] = ()
 
 
 Codes = tuple[ScoredCode, ...]
 
-Answer = Codes | _Failure
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """The codes that the model wrote for a text, and when."""
+
+    codes: Codes
+    at: datetime
+
+
+Answer = _Written | _Failure
 
 
 class How(StrEnum):
@@ -170,9 +185,9 @@ class Coder:
         self._patience = patience or Patience()
         self._clock = clock
         self._count = count
-        self._cache: LatestCache[str, Codes] = LatestCache(rules.cache_entries)
+        self._cache: LatestCache[str, _Written] = LatestCache(rules.cache_entries)
         self._texts: LatestCache[bytes, _Text] = LatestCache(rules.cache_entries)
-        self._names = None if rules.reads is None else _names_at_top(rules.reads)
+        self._names = None if rules.read is None else _names_at_top(rules.read)
         self._places = asyncio.Semaphore(rules.concurrency)
         self._breaker = Breaker(self._patience.failures, self._patience.pause_s)
         self._answered_at = 0.0
@@ -199,7 +214,7 @@ class Coder:
             return [Coded(self.pending(), Reason.NO_MODEL) for _ in sources]
         texts = await asyncio.to_thread(self._render, sources, batcher.generation)
         read = [text for text in texts if isinstance(text, _Text)]
-        known = {text.hash: codes for text in read if (codes := self._cache.get(text.hash)) is not None}
+        known = {text.hash: found for text in read if (found := self._cache.get(text.hash)) is not None}
         missing = {text.hash: text for text in read if text.hash not in known}
         answers = {**known, **await self._ask(missing, batcher, known=len(known))}
         self._tell(read, known.keys(), answers)
@@ -225,31 +240,32 @@ class Coder:
             self._count(how, number)
 
     def _render(self, sources: Sequence[Mapping[str, Any]], generation: str) -> list[_Text | _Failure]:
-        return [self._text_of(source, generation) for source in sources]
+        at = self._clock()
+        return [self._text_of(source, generation, at) for source in sources]
 
-    def _text_of(self, source: Mapping[str, Any], generation: str) -> _Text | _Failure:
+    def _text_of(self, source: Mapping[str, Any], generation: str, at: datetime) -> _Text | _Failure:
         """What is read of a product; the same fields are rendered and tagged once, which costs half a millisecond."""
         key = None if self._names is None else _digest(source, self._names)
         known = None if key is None else self._texts.get(key)
         if known is not None:
             return known
-        found = self._rendered(source, generation)
+        found = self._rendered(source, generation, at)
         if key is not None and isinstance(found, _Text):
             self._texts.put(key, found)
         return found
 
-    def _rendered(self, source: Mapping[str, Any], generation: str) -> _Text | _Failure:
+    def _rendered(self, source: Mapping[str, Any], generation: str, at: datetime) -> _Text | _Failure:
         try:
             rendered = render_product(source, self._rules.rendering)
             tags = tuple(self._rules.tags(source)) if self._rules.tags else ()
         except (ValueError, RecursionError) as error:
             _log.warning("a product cannot be rendered: %r", error)
             return _Failure(Reason.UNREADABLE, repr(error))
-        return _Text(rendered, source_hash(rendered, generation), tags)
+        return _Text(rendered, source_hash(rendered, generation), at, tags)
 
     async def _ask(self, missing: Mapping[str, _Text], batcher: Batcher, *, known: int) -> dict[str, Answer]:
         """Codes, or the reason why there are none, by source hash; the request has `known` further texts with codes."""
-        empty: dict[str, Answer] = {key: () for key, text in missing.items() if not text.rendered}
+        empty: dict[str, Answer] = {key: _Written((), text.at) for key, text in missing.items() if not text.rendered}
         asked = {key: text for key, text in missing.items() if text.rendered}
         if not asked:
             return empty
@@ -318,16 +334,17 @@ class Coder:
         except GramError as error:
             return _Failure(Reason.MODEL, str(error))
         self._answered_at = asyncio.get_running_loop().time()
-        codes = select_codes(scored, self._rules)
-        self._cache.put(text.hash, codes)
-        return codes
+        written = _Written(select_codes(scored, self._rules), self._clock())
+        self._cache.put(text.hash, written)
+        return written
 
     def _coded(self, text: _Text, answers: Mapping[str, Answer], generation: str) -> Coded:
         answer = answers[text.hash]
         if isinstance(answer, _Failure):
             return self._failed(answer)
-        codes = combined(text.tags, answer, self._rules.max_codes)
-        return Coded(gram_object(codes, generation, text.hash, self._clock()))
+        codes = combined(text.tags, answer.codes, self._rules.max_codes)
+        # The same codes get the same time, so that OpenSearch finds nothing new in an update that is sent again.
+        return Coded(gram_object(codes, generation, text.hash, max(text.at, answer.at)))
 
     def _failed(self, failure: _Failure) -> Coded:
         return Coded(self.pending(), failure.reason, failure.said)

@@ -15,6 +15,7 @@ from datetime import datetime
 
 from gram_plugin.contract.catalogue import CatalogueReader, Product
 from gram_plugin.errors import MappingError, SearchError
+from gram_plugin.search.document import replacing
 from gram_plugin.serve.checkpoint import CheckpointFile, Counts, Progress
 from gram_plugin.serve.coding import Coder, utc_now
 from gram_plugin.serve.deadletter import DeadLetter, DeadLetterFile
@@ -128,7 +129,7 @@ class Ingest:
             return _Chunk(tuple(Document(found.id, found.line, found.source) for found in products), last_line)
         coded = await self._coder.code_products([found.source for found in products])
         documents = (
-            Document(found.id, found.line, with_gram(found.source, fitting(codes.gram, self._fields)))
+            Document(found.id, found.line, with_gram(found.source, fitting(replacing(codes.gram), self._fields)))
             for found, codes in zip(products, coded, strict=True)
         )
         pending = sum(codes.reason is not None for codes in coded)

@@ -138,8 +138,8 @@ class Preparer:
         for marked in sorted(stale):
             found[marked] = Coded(self._coder.pending(), Reason.UPDATE)
         for place, codes in found.items():
-            gram = replacing(codes.gram) if place == "doc" else codes.gram
-            item = item.with_field(FIELD, fitting(gram, planned.fields), inside=place)
+            # In one form everywhere, else an update that repeats a document would not be the same to OpenSearch.
+            item = item.with_field(FIELD, fitting(replacing(codes.gram), planned.fields), inside=place)
         reason = next((codes.reason for codes in found.values() if codes.reason), None)
         return replace(planned, item=item, reason=reason, coded=bool(found) and reason is None)
 

@@ -69,13 +69,15 @@ async def coding(
     max_queue: int = 100,
     max_codes: int = MAX_PRODUCT_CODES,
     tags: Tags | None = None,
+    reads: tuple[str, ...] | None = None,
+    clock: Callable[[], datetime] = lambda: NOW,
 ) -> AsyncIterator[Coder]:
     """A coder over the generator; its batcher is stopped at the end."""
     batcher = Batcher(generator, max_batch=4, max_wait_ms=0, max_queue=max_queue)
     await batcher.start()
     try:
-        rules = CodingRules(RENDERING, cache_entries=cache_entries, max_codes=max_codes, tags=tags)
-        yield Coder(batcher, rules, patience, clock=lambda: NOW)
+        rules = CodingRules(RENDERING, cache_entries=cache_entries, max_codes=max_codes, tags=tags, reads=reads)
+        yield Coder(batcher, rules, patience, clock=clock)
     finally:
         generator.gate.set()
         await batcher.stop()
@@ -127,6 +129,28 @@ async def test_equal_texts_ask_once_and_known_texts_never() -> None:
         again = await coder.code_products([{"title": "shoe", "price": 3}])
     assert [*first, *again] == [coded("shoe")] * 3
     assert generator.texts == ["shoe"]
+
+
+@pytest.mark.parametrize(
+    ("sources", "is_same"),
+    [
+        ([{"title": "shoe", "price": 1}, {"title": "shoe", "price": 2}], True),
+        ([{"price": 1}, {"price": 2}], True),
+        ([{"title": "shoe"}, {"title": "boot"}], False),
+        ([{"title": "shoe", "kind": "a"}, {"title": "shoe", "kind": "b"}], False),
+    ],
+)
+async def test_the_same_codes_get_the_same_time(sources: Sequence[dict[str, Any]], is_same: bool) -> None:
+    """The time is that at which the codes were made: of the text, or of the fields that surely say some of them."""
+    hours = (datetime(2026, 1, 2, hour, tzinfo=UTC) for hour in range(24))
+
+    def tags(source: Mapping[str, Any]) -> Sequence[Code]:
+        return [word(source.get("kind", "any")).code]
+
+    async with coding(WordGenerator(), tags=tags, reads=("title", "kind"), clock=lambda: next(hours)) as coder:
+        first, again = [(await coder.code_products([source]))[0].gram for source in sources]
+    assert (first == again) is is_same
+    assert (first["at"] == again["at"]) is is_same
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from gram_plugin.contract.catalogue import Product, read_catalogue
 from gram_plugin.contract.codes import MAX_CODES, Attribute, Code, Role, ScoredCode
 from gram_plugin.contract.text import Rendering, source_hash
 from gram_plugin.errors import CatalogueError, ConfigError, DecodeError, MappingError, SearchError
-from gram_plugin.search.document import gram_object, pending_object
+from gram_plugin.search.document import gram_object, pending_object, replacing
 from gram_plugin.serve.batching import Batcher
 from gram_plugin.serve.checkpoint import CheckpointFile, Counts, Job, Progress
 from gram_plugin.serve.coding import Coder, CodingRules
@@ -226,8 +226,8 @@ async def test_with_a_model_documents_carry_codes_and_failures_are_pending(place
     assert await place.run(coded=True) == Report(Counts(indexed=2, coded=1, pending=1))
     gram = gram_object(codes_of("shoe"), "g2", source_hash("shoe", "g2"), NOW)
     assert place.opensearch.documents == {
-        "1": {"id": "1", "title": "Shoe", "gram": gram},
-        "2": {"id": "2", "title": "poison", "gram": pending_object(NOW)},
+        "1": {"id": "1", "title": "Shoe", "gram": replacing(gram)},
+        "2": {"id": "2", "title": "poison", "gram": replacing(pending_object(NOW))},
     }
 
 
