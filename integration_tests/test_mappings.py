@@ -63,6 +63,37 @@ def test_missing_field_is_completed(client: OpenSearch, index_name: str) -> None
     assert gram_of(client, index_name) == FIELDS
 
 
+EARLIER = {"codes": {"type": "keyword"}, "weights": {"type": "rank_features"}, "model": {"type": "keyword"}}
+
+
+@pytest.mark.parametrize("lacking", [(), ("weights",), ("at",), ("at", "weights")])
+def test_an_index_of_an_earlier_release_keeps_its_fields(
+    client: OpenSearch, index_name: str, lacking: tuple[str, ...]
+) -> None:
+    """Its `gram.source` is searchable and stays so; what it lacks is added, and codes can be written to it."""
+    earlier = {**EARLIER, "source": {"type": "keyword"}, "at": {"type": "date"}}
+    kept = {name: kind for name, kind in earlier.items() if name not in lacking}
+    gram = {"dynamic": "strict", "properties": kept}
+    client.indices.create(index=index_name, body={"mappings": {"properties": {"gram": gram}}})
+    found = apply_to_index(client, index_name)
+    assert (found.weighted, found.changed) == (
+        "weights" not in lacking or "at" in lacking,
+        (index_name,) * ("at" in lacking),
+    )
+    assert gram_of(client, index_name) == {"dynamic": "strict", "properties": earlier if "at" in lacking else kept}
+    client.index(index=index_name, id="1", body={"gram": {"codes": ["g1/type=x"], "source": "abc"}}, refresh=True)
+    assert client.count(index=index_name, body={"query": {"term": {"gram.source": "abc"}}})["count"] == 1
+
+
+def test_an_owner_who_wants_no_facets_keeps_it_so(client: OpenSearch, index_name: str) -> None:
+    """Codes without doc values are as good as others, and the rest is added."""
+    codes = {"type": "keyword", "doc_values": False}
+    gram = {"dynamic": "strict", "properties": {"codes": codes}}
+    client.indices.create(index=index_name, body={"mappings": {"properties": {"gram": gram}}})
+    assert apply_to_index(client, index_name) == IndexFields(index_name, (index_name,), True, (index_name,))
+    assert gram_of(client, index_name) == {**FIELDS, "properties": {**FIELDS["properties"], "codes": codes}}
+
+
 def test_alias_stands_for_all_its_indices(client: OpenSearch, index_name: str) -> None:
     """An alias is checked and completed index by index; the message names the one that lacks the fields."""
     old, new = f"{index_name}-old", f"{index_name}-new"

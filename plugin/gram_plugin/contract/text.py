@@ -6,6 +6,7 @@ and a bundle made with another version is refused.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,9 @@ MAX_QUERY_CHARS = 256
 MAX_PRODUCT_CHARS = 1024
 MAX_FIELD_CHARS = 512
 SEPARATOR = " ; "
+
+_DIGEST_BYTES = 16
+_HASH_BYTES = 12
 
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # Unicode category Cc, whole
 
@@ -59,9 +63,20 @@ def render_product(source: Mapping[str, Any], rendering: Rendering) -> str:
 
 
 def source_hash(rendered: str, generation: str) -> str:
-    """32 hex digits over model generation, text version and rendered text: equal means nothing to re-code."""
+    """16 characters over model generation, text version and rendered text: equal means nothing to re-code.
+
+    96 bits in base64url: docs/adr/0006 says why so many are enough, and what each further byte costs an index.
+    """
     seed = f"{generation}\x00{TEXT_VERSION}\x00{rendered}"
-    return hashlib.blake2b(seed.encode(), digest_size=16).hexdigest()
+    digest = hashlib.blake2b(seed.encode(), digest_size=_DIGEST_BYTES).digest()
+    return base64.urlsafe_b64encode(digest[:_HASH_BYTES]).decode()
+
+
+def is_source_hash(stored: object, current: str) -> bool:
+    """Whether what an index has is this hash: as `source_hash` writes it, or as the 32 hex digits of earlier days."""
+    if not isinstance(stored, str) or len(stored) != 2 * _DIGEST_BYTES:
+        return stored == current
+    return stored.startswith(base64.urlsafe_b64decode(current).hex())
 
 
 def field_values(source: Mapping[str, Any], path: str) -> list[str]:

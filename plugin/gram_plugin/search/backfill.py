@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from gram_plugin.contract.text import is_source_hash
 from gram_plugin.search.document import PENDING, replacing
 from gram_plugin.search.mappings import FIELD
 
@@ -133,7 +134,7 @@ def state_of(source: Mapping[str, Any], current: Current) -> State:
         return State.PENDING
     if gram["model"] != current.generation:
         return State.GENERATION
-    if current.source is None or gram.get("source") != current.source:
+    if current.source is None or not is_source_hash(gram.get("source"), current.source):
         return State.TEXT
     return State.FRESH if _has_sure_codes(gram, current) else State.SURE
 

@@ -12,8 +12,10 @@ from gram_plugin.contract.codes import MAX_STORED_BYTES, ScoredCode, check_gener
 PENDING = "pending"
 """Value of `gram.model` in a document that still waits for codes; no generation can be called so."""
 
-WEIGHT_DIGITS = 4
-"""Significant digits of a stored weight; the index keeps 9 bits, which is less."""
+WEIGHT_DIGITS = 3
+"""Significant digits of a stored weight; the index keeps 9 bits, which is no more."""
+
+_LIKELIEST = 1 - 10.0**-WEIGHT_DIGITS
 
 
 def gram_object(
@@ -62,8 +64,15 @@ def _weights(codes: Sequence[ScoredCode], generation: str) -> dict[str, float]:
     for scored in ranked:
         stored = scored.code.stored(generation)
         if _is_weight(scored.probability) and len(stored.encode()) <= MAX_STORED_BYTES:
-            weights.setdefault(stored, float(f"{min(scored.probability, 1.0):.{WEIGHT_DIGITS}g}"))
+            weights.setdefault(stored, _rounded(min(scored.probability, 1.0)))
     return weights
+
+
+def _rounded(weight: float) -> float:
+    """With the digits that are stored; only what is certain is 1, by which a backfill knows it, and without `.0`."""
+    if weight >= 1:
+        return 1
+    return min(float(f"{weight:.{WEIGHT_DIGITS}g}"), _LIKELIEST)
 
 
 def _is_weight(probability: float) -> bool:

@@ -120,7 +120,7 @@ def apply_to_index(client: OpenSearch, index: str) -> IndexFields:
         return IndexFields(index, (), weighted=True)
     shapes = {name: _shape(name, mapping) for name, mapping in mappings.items()}
     changed = sorted(name for name, shape in shapes.items() if shape in ("absent", "partial"))
-    gained = {name: _add_fields(client, name) for name in changed}
+    gained = {name: _add_fields(client, name, mappings[name]) for name in changed}
     weighted = all(gained.get(name, shape == "weighted") for name, shape in shapes.items())
     return IndexFields(index, tuple(sorted(shapes)), weighted, tuple(changed))
 
@@ -221,7 +221,8 @@ def _shape(name: str, mapping: Mapping[str, Any]) -> Shape:
         expected = wanted["properties"].get(key)
         if expected is None:
             raise _other_shape(name, f"{FIELD}.{key}", "no such field", field.get("type", "object"))
-        if field.get("type") != expected["type"] or field.get("index") is False:
+        is_unsearchable = field.get("index") is False and expected.get("index") is not False
+        if field.get("type") != expected["type"] or is_unsearchable:
             raise _other_shape(name, f"{FIELD}.{key}", expected["type"], json.dumps(field, sort_keys=True))
     missing = set(wanted["properties"]) - set(properties)
     if missing - {"weights"} or found.get("dynamic") != wanted["dynamic"]:
@@ -234,19 +235,30 @@ def _wanted(*, weighted: bool) -> dict[str, Any]:
     return wanted
 
 
-def _add_fields(client: OpenSearch, name: str) -> bool:
-    """Whether the index now has weights; falls back to keywords alone where the server cannot do more."""
+def _add_fields(client: OpenSearch, name: str, mapping: Mapping[str, Any]) -> bool:
+    """Whether the index now has weights; falls back to keywords alone where the server cannot do more.
+
+    What is there is not sent: an index keeps the `index` and `doc_values` of a field, and refuses others.
+    """
     from opensearchpy import exceptions as client_errors
 
     with asking(client, f"adding the fields of {TEMPLATE_NAME} to {name}"):
         try:
-            client.indices.put_mapping(index=name, body={"properties": {FIELD: _wanted(weighted=True)}})
+            client.indices.put_mapping(index=name, body=_missing(mapping, weighted=True))
         except client_errors.RequestError as error:
             if not _lacks_rank_features(error):
                 raise
-            client.indices.put_mapping(index=name, body={"properties": {FIELD: _wanted(weighted=False)}})
+            client.indices.put_mapping(index=name, body=_missing(mapping, weighted=False))
             return False
     return True
+
+
+def _missing(mapping: Mapping[str, Any], *, weighted: bool) -> dict[str, Any]:
+    """The mapping that adds the fields which an index has not."""
+    wanted = _wanted(weighted=weighted)
+    there = mapping.get("properties", {}).get(FIELD, {}).get("properties", {})
+    lacking = {key: field for key, field in wanted["properties"].items() if key not in there}
+    return {"properties": {FIELD: {**wanted, "properties": lacking}}}
 
 
 def _lacks_rank_features(error: client_errors.RequestError) -> bool:

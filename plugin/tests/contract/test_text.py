@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import unicodedata
 from typing import Any
 
@@ -11,8 +13,10 @@ from hypothesis import strategies as st
 
 from gram_plugin.contract.text import (
     MAX_QUERY_CHARS,
+    TEXT_VERSION,
     Rendering,
     field_values,
+    is_source_hash,
     normalise,
     render_product,
     render_query,
@@ -119,8 +123,21 @@ def test_numbers_keep_all_their_digits(number: float, text: str) -> None:
 
 
 def test_the_hash_tells_text_and_generation_apart() -> None:
-    """It is the same for the same, and 32 hex digits."""
+    """It is the same for the same, and 16 characters that JSON and addresses take as they are."""
     found = {source_hash(text, generation) for text in ("a", "b") for generation in ("g1", "g2")}
     assert len(found) == 4
     assert source_hash("a", "g1") == source_hash("a", "g1")
-    assert {len(item) for item in found} == {32}
+    assert all(re.fullmatch("[0-9A-Za-z_-]{16}", item) for item in found)
+
+
+@given(st.text(), st.text())
+def test_the_hash_of_an_earlier_release_is_known_again(text: str, other: str) -> None:
+    """32 hex digits of the same text are as good as the hash of today, those of another text are not."""
+    found = source_hash(text.encode("utf-8", "replace").decode(), "g1")
+    seed = f"g1\x00{TEXT_VERSION}\x00{text.encode('utf-8', 'replace').decode()}"
+    earlier = hashlib.blake2b(seed.encode(), digest_size=16).hexdigest()
+    assert is_source_hash(found, found)
+    assert is_source_hash(earlier, found)
+    assert not is_source_hash(f"{'1' if earlier[0] == '0' else '0'}{earlier[1:]}", found)
+    assert not is_source_hash(other, found)
+    assert not is_source_hash(None, found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gram_plugin.contract.text import TEXT_VERSION, source_hash
 from gram_plugin.search.backfill import (
     Current,
     Shard,
@@ -64,6 +66,7 @@ PRODUCT = Stored("shop", "p1", {"title": "\ud800"}, 7, 2, 3)
         ({"gram": {**FRESH, "model": ["g2"]}}, State.GENERATION),
         ({"gram": {**FRESH, "source": "other"}}, State.TEXT),
         ({"gram": {**FRESH, "source": None}}, State.TEXT),
+        ({"gram": {**FRESH, "source": ["hash"]}}, State.TEXT),
         ({"gram": FRESH, "gram.codes": ["g1/type=x"]}, State.TEXT),
         ({"gram.codes": []}, State.TEXT),
         ({"gram": {**FRESH, "codes": ["g2/colour=red"]}}, State.SURE),
@@ -74,6 +77,15 @@ PRODUCT = Stored("shop", "p1", {"title": "\ud800"}, 7, 2, 3)
 def test_what_a_gram_object_is_worth(source: Mapping[str, Any], expected: State) -> None:
     """Whatever a client may have put there is judged, and only the one that we would write is fresh."""
     assert state_of(source, CURRENT) is expected
+
+
+def test_the_hash_of_an_earlier_release_makes_no_product_stale() -> None:
+    """A catalogue that it has coded is not coded again for a hash in another form."""
+    current = Current("g2", source_hash("sofa", "g2"), frozenset(), 10)
+    gram = {**FRESH, "weights": {}, "source": "00" * 16}
+    earlier = hashlib.blake2b(f"g2\0{TEXT_VERSION}\0sofa".encode(), digest_size=16).hexdigest()
+    assert state_of({"gram": gram}, current) is State.TEXT
+    assert state_of({"gram": {**gram, "source": earlier}}, current) is State.FRESH
 
 
 def test_a_product_that_cannot_be_read_is_never_fresh() -> None:

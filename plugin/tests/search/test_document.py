@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -19,10 +20,10 @@ HP = Code.parse("type=notebook|brand=hp")
 
 
 def test_codes_and_weights_stand_in_order() -> None:
-    """The most probable code comes first, each under its generation, weights rounded to four digits."""
+    """The most probable code comes first, each under its generation, weights rounded to three digits."""
     assert gram_object([ScoredCode(HP, 0.1234567), ScoredCode(NOTEBOOK, 0.9)], "g3", "abc", AT) == {
         "codes": ["g3/type=notebook", "g3/type=notebook|brand=hp"],
-        "weights": {"g3/type=notebook": 0.9, "g3/type=notebook|brand=hp": 0.1235},
+        "weights": {"g3/type=notebook": 0.9, "g3/type=notebook|brand=hp": 0.123},
         "model": "g3",
         "source": "abc",
         "at": "2026-11-21T10:00:00.123Z",
@@ -38,6 +39,12 @@ def test_no_codes_is_a_valid_outcome() -> None:
 def test_pending_document_is_marked() -> None:
     """A document that waits for codes has none, and no source hash that could pass for done."""
     assert pending_object(AT) == {"codes": [], "model": "pending", "at": "2026-11-21T10:00:00.123Z"}
+
+
+def test_only_what_is_certain_has_the_weight_one() -> None:
+    """A likely code is never rounded up to it, and it is written as briefly as JSON can."""
+    found = gram_object([ScoredCode(NOTEBOOK, 1.0), ScoredCode(HP, 0.99999)], "g1", "", AT)
+    assert json.dumps(found["weights"]) == '{"g1/type=notebook": 1, "g1/type=notebook|brand=hp": 0.999}'
 
 
 def test_code_that_occurs_twice_keeps_its_higher_weight() -> None:
