@@ -46,7 +46,7 @@ def bundle_of(given: Path | None, room: Path, *, small: bool) -> Path:
     from bundles import make_bundle  # here, because torch takes seconds to import
     from gram_exporter.untrained import Shape
 
-    tiny = Shape(16, 24, 2, encoder_layers=1, decoder_layers=1, text_tokens=260, types=4, brands=5, codes=40)
+    tiny = Shape(8, 8, 1, encoder_layers=1, decoder_layers=1, text_tokens=260, types=3, brands=2, codes=6)
     made = make_bundle(room / "made", tiny if small else Shape(), "int8", with_linear=False)
     manifest = replace(read_manifest(made), rendering=Rendering(FIELDS))
     (made / MANIFEST).unlink()

@@ -82,3 +82,9 @@ def test_ingest_compares_every_way_and_looks_at_the_store(node: RunningNode) -> 
 def test_backfill_is_timed_and_its_memory_read(node: RunningNode) -> None:
     """Every product is coded; the memory is told part by part."""
     assert run("backfill", TINY, "--url", node.url, "--products", "60") == ["backfill", "memory of the backfill, MB"]
+
+
+def test_growth_tells_what_codes_cost_the_store(node: RunningNode) -> None:
+    """One table of all forms of `gram`."""
+    (title,) = run("growth", TINY, "--url", node.url, "--products", "30")
+    assert re.fullmatch(r"bytes a product that `gram` adds, 30 products, [1-9]\.\d codes each", title)
