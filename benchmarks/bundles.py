@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gram_exporter.shop.shop import make_shop
+from gram_exporter.trainedarm import TrainedArm
 from gram_plugin.contract.bundle import CODEBOOK, LINEAR
 from gram_plugin.contract.codebook import read_codebook
 from gram_plugin.contract.features import BUCKETS
-from gram_plugin.decode.linear import LinearArm
 from gram_plugin.decode.nearest import NearestQueries
 
 if TYPE_CHECKING:
@@ -44,14 +44,14 @@ def make_bundle(target: Path, shape: Shape | None = None, precision: str = "int8
         return export_bundle(Path(room), target, precision=precision, tolerance=anything, share=share).path
 
 
-def random_linear(codes: int, *, queries: int = 0) -> LinearArm:
+def random_linear(codes: int, *, queries: int = 0) -> TrainedArm:
     """A linear arm that learned nothing, of the size that training would make it."""
     rng = np.random.default_rng(0)
     features = rng.standard_normal((BUCKETS, LINEAR_WIDTH), dtype=np.float32)
     vectors = rng.standard_normal((codes, LINEAR_WIDTH), dtype=np.float32)
     vectors *= np.float32(0.1)  # in place: at millions of codes a second copy is a gigabyte
     nearest = _random_nearest(rng, codes, queries) if queries else None
-    return LinearArm(features, vectors, np.zeros(codes, np.float32), nearest)
+    return TrainedArm(features, vectors, np.zeros(codes, np.float32), nearest)
 
 
 def _random_nearest(rng: np.random.Generator, codes: int, queries: int) -> NearestQueries:

@@ -124,7 +124,7 @@ def _make_sized(base: Path, target: Path, codes: int) -> None:
     (staging / MANIFEST).unlink()
     texts = random_codes(read_codebook(base / CODEBOOK).attributes, codes)
     (staging / CODEBOOK).write_text("".join(f"{text}\t3\n" for text in texts), encoding="utf-8")
-    random_linear(codes).save(staging / LINEAR)
+    random_linear(codes).for_serving().save(staging / LINEAR)
     write_bundle(staging, target, replace(read_manifest(base), linear_share=LINEAR_SHARE, products=10 * codes))
 
 

@@ -102,5 +102,5 @@ def _watched_linear(generator: OnnxGenerator, clock: Clock) -> Any:
     if linear is None:
         return None
     if linear.nearest is not None:
-        linear = replace(linear, nearest=_Watched(linear.nearest, clock, NEAREST, ("mixed",)))
-    return _Watched(linear, clock, LINEAR, ("log_probabilities",))
+        linear = replace(linear, nearest=_Watched(linear.nearest, clock, NEAREST, ("likely",)))
+    return _Watched(linear, clock, LINEAR, ("likely",))

@@ -24,9 +24,9 @@ from gram_exporter.config import TrainingConfig
 from gram_exporter.data import Example
 from gram_exporter.linear import descend, query_vectors
 from gram_exporter.prepare import Prepared
+from gram_exporter.trainedarm import TrainedArm
 from gram_exporter.trial import Hits, Probabilities, Trial, scale_of
 from gram_plugin.contract.features import features_of
-from gram_plugin.decode.linear import LinearArm
 from gram_plugin.decode.nearest import NearestQueries
 from gram_plugin.progress import Progress
 
@@ -55,11 +55,11 @@ _NEVER = -1e9
 class Aligned:
     """An arm after alignment: how many steps helped, and the worth of held-out pages before and after, 0 to 1."""
 
-    arm: LinearArm
+    arm: TrainedArm
     figures: Mapping[str, float]
 
 
-def align(arm: LinearArm, prepared: Prepared, config: TrainingConfig, progress: Progress) -> Aligned:
+def align(arm: TrainedArm, prepared: Prepared, config: TrainingConfig, progress: Progress) -> Aligned:
     """Aligns an arm and lets it remember asked queries, each as far as held-out feedback gains.
 
     Without enough feedback to hold some out nothing is chosen: the arm is not aligned, and has neighbours only where
@@ -82,7 +82,7 @@ def align(arm: LinearArm, prepared: Prepared, config: TrainingConfig, progress: 
     return Aligned(arm, {**figures, "nearest_share": share, "held_nearest": judge.worth(arm)})
 
 
-Worths = Callable[[LinearArm], npt.NDArray[np.float64]]
+Worths = Callable[[TrainedArm], npt.NDArray[np.float64]]
 """What the pages of held-out queries are worth with an arm, shape (queries,), 0 to 1."""
 
 
@@ -92,11 +92,11 @@ def surely_better(worths: npt.NDArray[np.float64], than: npt.NDArray[np.float64]
     return bool(gain.mean() > gain.std() / np.sqrt(len(gain)))
 
 
-def _no_judge(_arm: LinearArm) -> npt.NDArray[np.float64]:
+def _no_judge(_arm: TrainedArm) -> npt.NDArray[np.float64]:
     return np.zeros(1)
 
 
-def with_nearest(arm: LinearArm, prepared: Prepared, worths: Worths, share: float | None) -> LinearArm:
+def with_nearest(arm: TrainedArm, prepared: Prepared, worths: Worths, share: float | None) -> TrainedArm:
     """The arm with the asked queries beside it at `share`, 0 to 1, or at what is best, if that is surely better."""
     memory = _memory(arm, prepared.queries)
     if memory is None or share == 0:
@@ -110,15 +110,7 @@ def with_nearest(arm: LinearArm, prepared: Prepared, worths: Worths, share: floa
     return arms[best] if surely_better(found[best], worths(arm)) else arm
 
 
-def _probabilities(arm: LinearArm) -> Probabilities:
-    def of(text: str) -> npt.NDArray[np.float64] | None:
-        found = arm.log_probabilities(text)
-        return None if found is None else np.exp(found)
-
-    return of
-
-
-def _memory(arm: LinearArm, queries: Sequence[Example]) -> NearestQueries | None:
+def _memory(arm: TrainedArm, queries: Sequence[Example]) -> NearestQueries | None:
     """The most wanted of the queries as the arm sees them; None where it knows none. The share is still to be set."""
     wanted = sorted(queries, key=lambda example: -float(example.demand.sum()))[:MOST_NEAREST]
     seen = [(example, found) for example in wanted if (found := arm.direction(example.text)) is not None]
@@ -155,16 +147,16 @@ class _Judge:
     def worths(self, probabilities: Probabilities) -> npt.NDArray[np.float64]:
         return self.trial.worths(probabilities, self.wanted, self.found)
 
-    def of_arm(self, arm: LinearArm) -> npt.NDArray[np.float64]:
-        return self.worths(_probabilities(arm))
+    def of_arm(self, arm: TrainedArm) -> npt.NDArray[np.float64]:
+        return self.worths(arm.probabilities)
 
-    def worth(self, arm: LinearArm) -> float:
+    def worth(self, arm: TrainedArm) -> float:
         return float(self.of_arm(arm).mean())
 
 
 def _aligned(
-    arm: LinearArm, prepared: Prepared, judge: _Judge, config: TrainingConfig, progress: Progress
-) -> tuple[LinearArm, int]:
+    arm: TrainedArm, prepared: Prepared, judge: _Judge, config: TrainingConfig, progress: Progress
+) -> tuple[TrainedArm, int]:
     """The best of the arms on the way and after how many steps it was, if it is surely better than the first."""
     course = _Course(arm, prepared, judge.trial, config, progress)
     before = judge.of_arm(arm)
@@ -184,7 +176,7 @@ class _Course:
     """One alignment under way."""
 
     def __init__(
-        self, arm: LinearArm, prepared: Prepared, trial: Trial, config: TrainingConfig, progress: Progress
+        self, arm: TrainedArm, prepared: Prepared, trial: Trial, config: TrainingConfig, progress: Progress
     ) -> None:
         rng = np.random.default_rng([config.seed, 2])
         asked = [example for example in prepared.queries if len(example.wanted)]
@@ -225,10 +217,10 @@ class _Course:
         loss = self._loss([self.asked[at] for at in picked], [self.found[at] for at in picked])
         descend(loss, (self.sparse, self.dense))
 
-    def arm(self) -> LinearArm:
+    def arm(self) -> TrainedArm:
         """What was learned so far, for serving."""
         with torch.no_grad():
-            return LinearArm(self.features.weight.numpy().copy(), self.codes.numpy().copy(), self.bias.numpy().copy())
+            return TrainedArm(self.features.weight.numpy().copy(), self.codes.numpy().copy(), self.bias.numpy().copy())
 
     def _loss(self, examples: Sequence[Example], found: Sequence[Hits]) -> torch.Tensor:
         probability = torch.softmax(self._logits(examples), dim=1)  # (queries, codes)

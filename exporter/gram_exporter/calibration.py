@@ -87,7 +87,7 @@ def linear_share(generator: OnnxGenerator, arm: LinearArm, texts: Sequence[Calib
     rarity = rarity_of(generator.codebook.products, generator.manifest.products)  # (codes,)
     gains = np.zeros(len(SHARES))
     for item, ranking in zip(queries, written, strict=True):
-        found = arm.log_probabilities(item.text)
+        found = arm.likely(item.text, MAX_CODES, ranking.code)
         worth = {index[code]: share for code, share in item.share_of().items() if code in index}
         for at, share in enumerate(SHARES):
             gains[at] += code_gain(blend(ranking, found, share, MAX_CODES), worth, rarity)

@@ -89,9 +89,14 @@ def _export(
         float | None,
         typer.Option("--linear-share", help="Part of the linear arm, 0 to 1; else what held-out queries say."),
     ] = None,
+    linear_codes: Annotated[
+        int | None,
+        typer.Option("--linear-codes", min=1, help="Codes of the linear arm that a query looks at; else 8192."),
+    ] = None,
 ) -> None:
     """Turn a finished training into the bundle that serving reads, behind the parity gate."""
     with workshop("export"):
+        from gram_exporter.clusters import SCORED_CODES
         from gram_exporter.package import export_bundle
     console = Console(stderr=True)
     with reporting(console) as report:
@@ -100,6 +105,7 @@ def _export(
             bundle,
             precision=precision,
             share=linear_share,
+            scored_codes=SCORED_CODES if linear_codes is None else linear_codes,
             progress=lambda step, share: report(f"export: {step}", round(100 * share), 100),
         )
     console.print(f"Exported to {bundle}. Next: gram mapping apply INDEX, then gram ingest", soft_wrap=True)

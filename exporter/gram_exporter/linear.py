@@ -20,9 +20,10 @@ from gram_exporter.config import TrainingConfig
 from gram_exporter.data import Example, query_batch
 from gram_exporter.noise import mistype
 from gram_exporter.prepare import Prepared
+from gram_exporter.trainedarm import TrainedArm
 from gram_plugin.contract.codebook import attributes_of
 from gram_plugin.contract.features import BUCKETS, Features, features_of
-from gram_plugin.decode.linear import QUERY_LENGTH, LinearArm
+from gram_plugin.decode.shortlist import QUERY_LENGTH
 from gram_plugin.progress import Progress
 
 BATCH_QUERIES = 256
@@ -39,7 +40,7 @@ Ints = npt.NDArray[np.int64]
 
 def train_linear(
     prepared: Prepared, config: TrainingConfig, progress: Progress, *, sampled_codes: int = SAMPLED_CODES
-) -> LinearArm | None:
+) -> TrainedArm | None:
     """Trains the arm on feedback and on queries made from the catalogue; the same seed gives the same arm.
 
     None where `linear_steps` is 0, or there is no query to learn from.
@@ -82,7 +83,7 @@ def candidates_of(wanted: npt.NDArray[np.int32], every: int, most: int, rng: np.
 
 
 def query_vectors(table: nn.EmbeddingBag, found: Sequence[Features]) -> torch.Tensor:
-    """What `LinearArm` makes of features, of length `QUERY_LENGTH`; float32, shape (queries, width)."""
+    """What `TrainedArm` makes of features, of length `QUERY_LENGTH`; float32, shape (queries, width)."""
     ends = np.cumsum([0, *(len(features.buckets) for features in found)])
     sums = table(
         torch.tensor([bucket for features in found for bucket in features.buckets], dtype=torch.int64),
@@ -164,11 +165,11 @@ class _Course:
         loss = -(torch.log_softmax(logits, dim=1)[row, candidates.place] * weight).sum() / len(batch)
         descend(loss, (self.sparse, self.dense))
 
-    def arm(self) -> LinearArm:
+    def arm(self) -> TrainedArm:
         """What was learned, for serving; a feature that training never saw says nothing instead of noise."""
         with torch.no_grad():
             every = torch.arange(len(self.codes.parts))
-            return LinearArm(
+            return TrainedArm(
                 np.where(self.seen[:, np.newaxis], self.features.weight.numpy(), np.float32(0.0)),
                 self.codes.vectors(every).numpy(),
                 self.codes.biases(every).numpy(),

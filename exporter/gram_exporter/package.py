@@ -12,6 +12,7 @@ from typing import Any
 
 from gram_exporter import parity
 from gram_exporter.calibration import Calibrated, calibrate, identity_curve, linear_share
+from gram_exporter.clusters import SCORED_CODES
 from gram_exporter.graphs import export_graphs, load_model, quantise_graphs
 from gram_exporter.record import (
     CALIBRATION_TEXTS,
@@ -21,6 +22,7 @@ from gram_exporter.record import (
     read_calibration_texts,
     read_record,
 )
+from gram_exporter.trainedarm import TrainedArm
 from gram_plugin.contract.bundle import (
     CALIBRATION,
     CODEBOOK,
@@ -52,11 +54,13 @@ def export_bundle(
     precision: str = "int8",
     tolerance: parity.Tolerance = parity.INT8,
     share: float | None = None,
+    scored_codes: int = SCORED_CODES,
     progress: Progress = lambda _stage, _share: None,
 ) -> Bundle:
     """Makes the bundle `target` whole, or leaves what was there; `tolerance` is that of int8.
 
-    `share` fixes the linear arm's part in P(code | query), 0 to 1; None takes what fits held-out queries best.
+    `share` fixes the linear arm's part in P(code | query), 0 to 1; None takes what fits held-out queries best. A query
+    looks at `scored_codes` codes of the arm, at least; at all of up to twice as many.
 
     Raises:
         ExportError: there is no finished training, the model cannot be exported, or the graphs fail the parity gate.
@@ -65,13 +69,15 @@ def export_bundle(
         raise ExportError(f"precision {precision!r} is unknown", next_step=f"use one of {', '.join(PRECISIONS)}")
     if share is not None and not 0 <= share <= 1:
         raise ExportError(f"the linear arm's part is {share}", next_step="give one between 0 and 1, or none")
+    if scored_codes < 1:
+        raise ExportError(f"a query cannot look at {scored_codes} codes", next_step="give a number above 0, or none")
     record = read_record(training)
     texts = _calibration_texts(training)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as room:
         exporting = _Exporting(training, record, texts, Path(room), tolerance, progress)
         draft = exporting.checked(precision)
-        return exporting.finished(draft, target, share)
+        return exporting.finished(draft, target, share, scored_codes)
 
 
 class _Exporting:
@@ -110,10 +116,12 @@ class _Exporting:
         self._parity["int8"] = asdict(parity.check_parity(expected, small, self._tolerance))
         return small
 
-    def finished(self, draft: OnnxGenerator, target: Path, share: float | None) -> Bundle:
+    def finished(self, draft: OnnxGenerator, target: Path, share: float | None, scored_codes: int) -> Bundle:
         """Calibrates a draft and moves it to its place."""
+        self._progress("clustering codes", 0.6)
+        arm = None if share == 0 else self._linear(draft, scored_codes)
         self._progress("calibrating", 0.7)
-        draft = self._with_linear(draft, share)
+        draft = self._with_linear(draft, arm, share) if arm else draft
         calibrated = {role: calibrate(draft, self._texts, role) for role in Role}
         path = draft.bundle.path
         write_calibration(path / CALIBRATION, {role: found.curve for role, found in calibrated.items()})
@@ -122,14 +130,18 @@ class _Exporting:
         self._progress("bundle ready", 1.0)
         return bundle
 
-    def _with_linear(self, draft: OnnxGenerator, share: float | None) -> OnnxGenerator:
-        """The draft with the linear arm that training left, at the given part or the one that fits best."""
-        source = self._training / LINEAR
-        if not source.is_file() or share == 0:
-            return draft
-        arm = LinearArm.load(source, len(draft.codebook))
+    def _linear(self, draft: OnnxGenerator, scored_codes: int) -> LinearArm | None:
+        """The linear arm that training left, as it will serve, in the draft's folder; None where it left none."""
+        source, target = self._training / LINEAR, draft.bundle.file(LINEAR)
+        if not source.is_file():
+            return None
+        codes = len(draft.codebook)
+        TrainedArm.load(source, codes).for_serving(scored_codes).save(target)
+        return LinearArm.load(target, codes)
+
+    def _with_linear(self, draft: OnnxGenerator, arm: LinearArm, share: float | None) -> OnnxGenerator:
+        """The draft with an arm at the given part or the one that fits best."""
         share = linear_share(draft, arm, self._texts) if share is None else share
-        shutil.copyfile(source, draft.bundle.file(LINEAR))
         manifest = replace(draft.manifest, linear_share=share)
         return replace(draft, linear=arm, bundle=replace(draft.bundle, manifest=manifest))
 

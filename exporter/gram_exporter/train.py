@@ -38,11 +38,11 @@ from gram_exporter.record import (
     write_held,
     write_record,
 )
+from gram_exporter.trainedarm import TrainedArm
 from gram_exporter.warm import Sighting, warm_start
 from gram_plugin.contract.bundle import LINEAR, TAGGER, Tokens
 from gram_plugin.contract.codebook import attributes_of, write_codebook
 from gram_plugin.contract.codes import Attribute, Role
-from gram_plugin.decode.linear import LinearArm
 from gram_plugin.errors import TrainingError
 from gram_plugin.progress import Progress
 
@@ -292,7 +292,7 @@ def _ninth_decile(tokenizer: Tokenizer, texts: Sequence[str]) -> int:
     return int(np.quantile(lengths, 0.9)) if lengths else 0
 
 
-def _write(output: Path, course: Course, prepared: Prepared, record: TrainingRecord, arm: LinearArm | None) -> None:
+def _write(output: Path, course: Course, prepared: Prepared, record: TrainingRecord, arm: TrainedArm | None) -> None:
     (output / RECORD).unlink(missing_ok=True)
     torch.nn.Module.to(torch.nn.Module.eval(course.model), "cpu")
     course.model.save_pretrained(output / MODEL)

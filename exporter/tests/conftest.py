@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from gram_exporter.package import export_bundle
+from gram_exporter.trainedarm import TrainedArm
 from gram_exporter.untrained import Shape, write_untrained
 from gram_plugin.contract.bundle import Bundle
 from gram_plugin.contract.features import BUCKETS, features_of
-from gram_plugin.decode.linear import LinearArm
 
 TINY = Shape(
     d_model=16, d_ff=24, heads=2, encoder_layers=1, decoder_layers=1, text_tokens=300, types=4, brands=5, codes=30
@@ -40,16 +40,16 @@ def small_bundle(tiny_training: Path) -> Bundle:
 
 
 @pytest.fixture(scope="session")
-def arm_by_heart() -> Callable[[Sequence[str], int], LinearArm]:
+def arm_by_heart() -> Callable[[Sequence[str], int], TrainedArm]:
     """Makes an arm, for texts and a number of codes, that is all but sure that the n-th text means the n-th code."""
 
-    def make(texts: Sequence[str], codes: int) -> LinearArm:
+    def make(texts: Sequence[str], codes: int) -> TrainedArm:
         features = np.random.default_rng(0).normal(size=(BUCKETS, 32)).astype(np.float32)
         vectors = np.zeros((codes, 32), np.float32)
         for row, text in enumerate(texts):
             found = features_of(text)
             query = np.array(found.weights, np.float32) @ features[list(found.buckets)]  # (32,)
             vectors[row] = 5.0 * query / np.linalg.norm(query)
-        return LinearArm(features, vectors, np.zeros(codes, np.float32))
+        return TrainedArm(features, vectors, np.zeros(codes, np.float32))
 
     return make

@@ -18,8 +18,8 @@ from gram_exporter.config import CatalogueConfig, Config, TrainingConfig
 from gram_exporter.data import Example
 from gram_exporter.linear import train_linear
 from gram_exporter.prepare import Prepared, prepare
+from gram_exporter.trainedarm import TrainedArm
 from gram_exporter.trial import Hits
-from gram_plugin.decode.linear import LinearArm
 
 KINDS = {"armchair": "comfy seat", "bookshelf": "rack for novels", "lampshade": "shade"}
 COLOURS = ("blue", "red", "green", "black", "white", "brown", "pink")
@@ -67,14 +67,14 @@ def many(prepared: Prepared) -> Prepared:
 
 
 @pytest.fixture(scope="module")
-def arm(prepared: Prepared) -> LinearArm:
+def arm(prepared: Prepared) -> TrainedArm:
     """An arm of a short training."""
     found = train_linear(prepared, SETTINGS, lambda *_stage: None)
     assert found is not None
     return found
 
 
-def test_alignment_makes_held_out_pages_better(arm: LinearArm, prepared: Prepared) -> None:
+def test_alignment_makes_held_out_pages_better(arm: TrainedArm, prepared: Prepared) -> None:
     """A half-trained arm gains by it, as the figures say, and the neighbours cost nothing."""
     aligned = align(arm, many(prepared), SETTINGS, lambda *_stage: None)
     figures = aligned.figures
@@ -84,7 +84,7 @@ def test_alignment_makes_held_out_pages_better(arm: LinearArm, prepared: Prepare
     assert (aligned.arm.codes != arm.codes).any()
 
 
-def test_the_same_seed_aligns_alike(arm: LinearArm, prepared: Prepared) -> None:
+def test_the_same_seed_aligns_alike(arm: TrainedArm, prepared: Prepared) -> None:
     """To the last bit; another seed differs."""
     config = dataclasses.replace(SETTINGS, align_steps=2)
     first, again, other = (
@@ -96,7 +96,7 @@ def test_the_same_seed_aligns_alike(arm: LinearArm, prepared: Prepared) -> None:
     assert (first.codes != other.codes).any()
 
 
-def test_without_enough_held_out_feedback_the_arm_stays_as_it_is(arm: LinearArm, prepared: Prepared) -> None:
+def test_without_enough_held_out_feedback_the_arm_stays_as_it_is(arm: TrainedArm, prepared: Prepared) -> None:
     """Nobody could say whether it helped; a share of the neighbours that is set is kept to."""
     few = dataclasses.replace(prepared, held=dict(list(many(prepared).held.items())[:49]))
     for poor in (few, dataclasses.replace(many(prepared), queries=())):
@@ -107,7 +107,7 @@ def test_without_enough_held_out_feedback_the_arm_stays_as_it_is(arm: LinearArm,
     assert set_by_hand.nearest is not None and set_by_hand.nearest.share == 0.3
 
 
-def test_both_stages_can_be_left_out(arm: LinearArm, prepared: Prepared) -> None:
+def test_both_stages_can_be_left_out(arm: TrainedArm, prepared: Prepared) -> None:
     """Then nothing changes, and the figures say so."""
     config = dataclasses.replace(SETTINGS, align_steps=0, nearest_share=0.0)
     found = align(arm, many(prepared), config, lambda *_stage: None)
@@ -116,7 +116,7 @@ def test_both_stages_can_be_left_out(arm: LinearArm, prepared: Prepared) -> None
     assert "held_aligned" not in found.figures
 
 
-def test_alignment_that_does_not_help_is_undone(arm: LinearArm, prepared: Prepared) -> None:
+def test_alignment_that_does_not_help_is_undone(arm: TrainedArm, prepared: Prepared) -> None:
     """Where held-out pages are no better after any step, the arm is the one from before."""
     indifferent = {f"{at}": {"p0": 1.0} for at in range(50)}
     found = align(arm, dataclasses.replace(prepared, held=indifferent), SETTINGS, lambda *_stage: None)
@@ -125,7 +125,7 @@ def test_alignment_that_does_not_help_is_undone(arm: LinearArm, prepared: Prepar
     np.testing.assert_array_equal(found.arm.codes, arm.codes)
 
 
-def test_progress_is_told_at_every_step(arm: LinearArm, prepared: Prepared) -> None:
+def test_progress_is_told_at_every_step(arm: TrainedArm, prepared: Prepared) -> None:
     """From one to all: reading the catalogue, searching for the queries that are taught, and the steps."""
     told: list[tuple[str, int, int]] = []
     align(arm, many(prepared), dataclasses.replace(SETTINGS, align_steps=3), lambda *stage: told.append(stage))
@@ -138,13 +138,13 @@ def test_progress_is_told_at_every_step(arm: LinearArm, prepared: Prepared) -> N
     ]
 
 
-def test_neighbours_take_the_share_that_is_worth_most(arm: LinearArm, prepared: Prepared) -> None:
+def test_neighbours_take_the_share_that_is_worth_most(arm: TrainedArm, prepared: Prepared) -> None:
     """Each share is tried on whatever is to judge; one that is given is not tried at all."""
 
     def closest_to(share: float) -> Worths:
         return lambda one: np.array([-abs((one.nearest.share if one.nearest else 0.0) - share)] * 3)
 
-    def nobody(_arm: LinearArm) -> npt.NDArray[np.float64]:
+    def nobody(_arm: TrainedArm) -> npt.NDArray[np.float64]:
         raise AssertionError
 
     chosen = [with_nearest(arm, prepared, closest_to(share), None).nearest for share in (0.25, 0.4, 0.9)]
@@ -155,7 +155,7 @@ def test_neighbours_take_the_share_that_is_worth_most(arm: LinearArm, prepared: 
     assert with_nearest(arm, prepared, nobody, 0.0) is arm
 
 
-def test_neighbours_that_gain_no_more_than_chance_are_left_out(arm: LinearArm, prepared: Prepared) -> None:
+def test_neighbours_that_gain_no_more_than_chance_are_left_out(arm: TrainedArm, prepared: Prepared) -> None:
     """A mean gain below its standard error is none."""
 
     def judged(gains: list[float]) -> Worths:
@@ -180,7 +180,7 @@ def test_sure_is_a_mean_gain_above_its_standard_error(gains: list[float], worths
     assert surely_better(found, than) == (mean > error)
 
 
-def test_neighbours_are_the_asked_queries_with_their_codes(arm: LinearArm, prepared: Prepared) -> None:
+def test_neighbours_are_the_asked_queries_with_their_codes(arm: TrainedArm, prepared: Prepared) -> None:
     """Each with the arm's own vector and with the weights of its codes."""
     found = with_nearest(arm, prepared, lambda _arm: np.zeros(1), 0.5).nearest
     assert found is not None

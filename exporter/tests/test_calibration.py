@@ -25,14 +25,14 @@ from gram_exporter.calibration import (
     observe,
 )
 from gram_exporter.record import CalibrationText
+from gram_exporter.trainedarm import TrainedArm
 from gram_plugin.contract.bundle import Bundle, read_calibration, write_calibration
 from gram_plugin.contract.codes import MAX_CODES, Role
 from gram_plugin.decode.beam import Ranking
 from gram_plugin.decode.generator import OnnxGenerator
-from gram_plugin.decode.linear import LinearArm
 
 FloatArray = npt.NDArray[np.float64]
-ByHeart = Callable[[Sequence[str], int], LinearArm]
+ByHeart = Callable[[Sequence[str], int], TrainedArm]
 
 
 def outcomes(log_probability: FloatArray, right: FloatArray) -> Outcomes:
@@ -163,7 +163,7 @@ def test_the_arm_answers_alone_where_the_generator_knows_nothing(exact_bundle: B
         CalibrationText(Role.QUERY, text, (entry.code,))
         for text, entry in zip(QUERIES, generator.codebook, strict=False)
     ]
-    assert linear_share(generator, arm, texts) == 1.0
+    assert linear_share(generator, arm.for_serving(), texts) == 1.0
 
 
 def test_an_arm_that_is_sure_and_wrong_gets_the_greatest_share_that_does_no_harm(
@@ -175,10 +175,12 @@ def test_an_arm_that_is_sure_and_wrong_gets_the_greatest_share_that_does_no_harm
     best, p = int(written.code[0]), math.exp(written.log_probability[0])
     wrong, q = int(written.code[-1]), math.exp(written.log_probability[-1])
     arm = arm_by_heart([f"filler{at}" if at != wrong else "sofa" for at in range(wrong + 1)], len(generator.codebook))
-    found = arm.log_probabilities("sofa")
-    assert found is not None and int(found.argmax()) == wrong and math.exp(found[wrong]) > 0.999
+    found = arm.probabilities("sofa")
+    assert found is not None and int(found.argmax()) == wrong and found[wrong] > 0.999
     text = CalibrationText(Role.QUERY, "sofa", (generator.codebook[best].code,))
-    assert linear_share(generator, arm, [text]) == max(share for share in SHARES if (1 - share) * (p - q) > share)
+    assert linear_share(generator, arm.for_serving(), [text]) == max(
+        share for share in SHARES if (1 - share) * (p - q) > share
+    )
 
 
 def test_products_and_queries_without_codes_say_nothing_about_the_share(
@@ -189,4 +191,4 @@ def test_products_and_queries_without_codes_say_nothing_about_the_share(
     arm = arm_by_heart(QUERIES, len(generator.codebook))
     best = generator.codebook[generator.rank(["sofa"], Role.QUERY)[0].code[0]].code
     others = [CalibrationText(Role.PRODUCT, "sofa", (best,)), CalibrationText(Role.QUERY, "sofa", ())]
-    assert [linear_share(generator, arm, texts) for texts in ([], others)] == [1.0, 1.0]
+    assert [linear_share(generator, arm.for_serving(), texts) for texts in ([], others)] == [1.0, 1.0]

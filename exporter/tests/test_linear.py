@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from gram_exporter.config import CatalogueConfig, Config, TrainingConfig
 from gram_exporter.linear import candidates_of, train_linear
 from gram_exporter.prepare import Prepared, prepare
+from gram_exporter.trainedarm import TrainedArm
 from gram_plugin.contract.features import BUCKETS, features_of
-from gram_plugin.decode.linear import LinearArm
 
 TYPES, COLOURS, BRANDS = ("bookshelf", "lampshade", "armchair"), ("blue", "red", "green"), ("acme", "zed")
 PRODUCTS = {
@@ -46,7 +46,7 @@ def prepared() -> Prepared:
     return prepare(PRODUCTS, WANTED, CONFIG)
 
 
-def trained(prepared: Prepared, *, sampled_codes: int = 4096, **settings: int) -> LinearArm:
+def trained(prepared: Prepared, *, sampled_codes: int = 4096, **settings: int) -> TrainedArm:
     """An arm of a short training."""
     config = dataclasses.replace(SETTINGS, **settings)
     arm = train_linear(prepared, config, lambda *_stage: None, sampled_codes=sampled_codes)
@@ -55,14 +55,14 @@ def trained(prepared: Prepared, *, sampled_codes: int = 4096, **settings: int) -
 
 
 @pytest.fixture(scope="module")
-def arm(prepared: Prepared) -> LinearArm:
+def arm(prepared: Prepared) -> TrainedArm:
     """The arm that most tests look at."""
     return trained(prepared)
 
 
-def best(arm: LinearArm, prepared: Prepared, query: str) -> str:
+def best(arm: TrainedArm, prepared: Prepared, query: str) -> str:
     """The likeliest code of a query."""
-    found = arm.log_probabilities(query)
+    found = arm.probabilities(query)
     assert found is not None
     return prepared.codebook.codes[int(found.argmax())].text
 
@@ -78,7 +78,7 @@ QUERIES = {
 
 
 @pytest.mark.parametrize(("query", "code"), QUERIES.items())
-def test_an_arm_ranks_the_right_code_first(arm: LinearArm, prepared: Prepared, query: str, code: str) -> None:
+def test_an_arm_ranks_the_right_code_first(arm: TrainedArm, prepared: Prepared, query: str, code: str) -> None:
     """Of what people asked and of what the catalogue says, as it was seen and misspelt."""
     assert best(arm, prepared, query) == code
 
@@ -89,10 +89,10 @@ def test_an_arm_learns_from_a_draw_of_the_codes_that_no_query_wants(prepared: Pr
     few = dataclasses.replace(prepared, queries=prepared.queries[:1], made=())
     (query,) = few.queries
     arm = trained(few, sampled_codes=sampled_codes)
-    found = arm.log_probabilities(query.text)
+    found = arm.probabilities(query.text)
     assert found is not None
     assert best(arm, prepared, query.text) == "type=bookshelf|colour=blue"
-    assert np.exp(found)[query.codes].sum() > 0.9
+    assert found[query.codes].sum() > 0.9
 
 
 def test_the_same_seed_gives_the_same_arm_and_another_gives_another(prepared: Prepared) -> None:
@@ -118,14 +118,14 @@ def test_an_arm_learns_from_feedback_or_from_the_catalogue_alone(prepared: Prepa
     assert best(asked, prepared, "comfy seat red") == "type=armchair|colour=red"
 
 
-def test_features_that_training_never_saw_say_nothing(arm: LinearArm, prepared: Prepared) -> None:
+def test_features_that_training_never_saw_say_nothing(arm: TrainedArm, prepared: Prepared) -> None:
     """Their rows are zero, those of seen queries are not, and a text of nothing else gets no answer."""
     seen = [bucket for example in (*prepared.queries, *prepared.made) for bucket in features_of(example.text).buckets]
     known = arm.features.any(axis=1)
     assert known[seen].all()
     assert known.sum() < BUCKETS / 20
     assert not known[list(features_of("x500").buckets)].any()
-    assert arm.log_probabilities("x500") is None
+    assert arm.probabilities("x500") is None
 
 
 def test_an_arm_has_a_row_for_every_bucket_and_code_of_any_width(prepared: Prepared) -> None:

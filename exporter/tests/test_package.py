@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from gram_exporter.package import export_bundle
@@ -17,12 +18,13 @@ from gram_exporter.record import (
     read_calibration_texts,
     read_record,
 )
+from gram_exporter.trainedarm import TrainedArm
 from gram_plugin.contract.bundle import LINEAR, REQUIRED_FILES, Bundle, open_bundle
 from gram_plugin.contract.codebook import read_codebook
 from gram_plugin.contract.codes import MAX_CODES, Role
 from gram_plugin.decode.generator import OnnxGenerator
 from gram_plugin.decode.linear import LinearArm
-from gram_plugin.errors import BundleError, ExportError
+from gram_plugin.errors import ExportError
 
 IMPOSSIBLE = Tolerance(logits=0.0, same_best_code=1.0, common_codes=1.0)
 
@@ -75,27 +77,50 @@ def test_an_exported_bundle_writes_codes(precision: str, exact_bundle: Bundle, s
 
 
 def test_a_training_with_a_linear_arm_is_exported_with_it(
-    training: Path, tmp_path: Path, arm_by_heart: Callable[[Sequence[str], int], LinearArm]
+    training: Path, tmp_path: Path, arm_by_heart: Callable[[Sequence[str], int], TrainedArm]
 ) -> None:
-    """The arm's file is that of the training, its share is greater than 0, and queries are answered with it."""
+    """The arm is that of the training, its share is greater than 0, and queries are answered with it."""
     codebook = read_codebook(training / CODEBOOK)
     asked = {item.codes[0]: item.text for item in read_calibration_texts(training / CALIBRATION_TEXTS)}
-    arm_by_heart([asked.get(entry.code, "nothing") for entry in codebook], len(codebook)).save(training / LINEAR)
+    arm = arm_by_heart([asked.get(entry.code, "nothing") for entry in codebook], len(codebook))
+    arm.save(training / LINEAR)
     bundle = export_bundle(training, tmp_path / "bundle", precision="fp32")
     assert sorted(bundle.manifest.files) == sorted([*REQUIRED_FILES, "linear.npz"])
-    assert bundle.file("linear.npz").read_bytes() == (training / LINEAR).read_bytes()
+    kept, trained = LinearArm.load(bundle.file("linear.npz"), len(codebook)), TrainedArm.load(training / LINEAR, 30)
+    assert kept.scored_codes == 8192
+    for name, array in trained.for_serving().codes.arrays().items():
+        np.testing.assert_array_equal(kept.codes.arrays()[name], array)
     assert 0 < bundle.manifest.linear_share <= 1
     generator = OnnxGenerator.open(bundle.path)
     assert [codes[0].code for codes in generator.generate(list(asked.values()), Role.QUERY)] == list(asked)
 
 
 def test_an_arm_of_another_codebook_is_not_exported(
-    training: Path, tmp_path: Path, arm_by_heart: Callable[[Sequence[str], int], LinearArm]
+    training: Path, tmp_path: Path, arm_by_heart: Callable[[Sequence[str], int], TrainedArm]
 ) -> None:
     """What does not belong together leaves no bundle."""
     arm_by_heart(["sofa"], 3).save(training / LINEAR)
-    with pytest.raises(BundleError, match=r"linear\.npz does not fit the codebook of 30 codes"):
+    with pytest.raises(ExportError, match=r"linear\.npz does not fit the codebook of 30 codes.*gram train"):
         export_bundle(training, tmp_path / "bundle", precision="fp32")
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_query_looks_at_as_many_codes_as_export_is_told(
+    training: Path, tmp_path: Path, arm_by_heart: Callable[[Sequence[str], int], TrainedArm]
+) -> None:
+    """The number is in the bundle, and the codes are in clusters where it is less than half of them."""
+    arm_by_heart(["sofa", "lamp"], 30).save(training / LINEAR)
+    bundle = export_bundle(training, tmp_path / "bundle", precision="fp32", scored_codes=3)
+    kept = LinearArm.load(bundle.file("linear.npz"), 30)
+    assert kept.scored_codes == 3
+    assert len(kept.codes.mass) > 1
+    assert OnnxGenerator.open(bundle.path).generate(["sofa"], Role.QUERY) != [[]]
+
+
+def test_to_look_at_no_code_is_refused(training: Path, tmp_path: Path) -> None:
+    """Before anything is made."""
+    with pytest.raises(ExportError, match="a query cannot look at 0 codes — give a number above 0"):
+        export_bundle(training, tmp_path / "bundle", scored_codes=0)
     assert not (tmp_path / "bundle").exists()
 
 
@@ -107,6 +132,7 @@ def test_progress_goes_from_nothing_to_all(tiny_training: Path, tmp_path: Path) 
         "exporting graphs",
         "comparing with the trained model",
         "quantising",
+        "clustering codes",
         "calibrating",
         "bundle ready",
     ]

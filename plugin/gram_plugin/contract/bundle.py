@@ -19,7 +19,7 @@ from gram_plugin.contract.codes import Role, check_generation
 from gram_plugin.contract.text import MAX_PRODUCT_CHARS, TEXT_VERSION, Rendering
 from gram_plugin.errors import BundleError, CodeError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST = "manifest.json"
 CODEBOOK = "codebook.tsv"
 TOKENIZER = "tokenizer.json"

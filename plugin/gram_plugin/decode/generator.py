@@ -26,6 +26,7 @@ from gram_plugin.contract.text import MAX_QUERY_CHARS
 from gram_plugin.decode.beam import Ranking, search
 from gram_plugin.decode.finder import CodeFinder
 from gram_plugin.decode.greatest import greatest
+from gram_plugin.decode.likely import Likely
 from gram_plugin.decode.linear import LinearArm
 from gram_plugin.decode.session import Batch, DecoderSteps, Seq2SeqSession
 from gram_plugin.decode.trie import Columns, Trie, trie_of
@@ -130,7 +131,7 @@ class OnnxGenerator:
         alone = share == 1  # then the generator need not be asked
         written = [Ranking.empty()] * len(texts) if alone else self.written(texts, role, min(limit, self.beam_width))
         return [
-            blend(found, linear.log_probabilities(text), share, limit)
+            blend(found, linear.likely(text, limit, found.code), share, limit)
             for text, found in zip(texts, written, strict=True)
         ]
 
@@ -177,28 +178,23 @@ class OnnxGenerator:
         ]
 
 
-def blend(written: Ranking, linear: npt.NDArray[np.float64] | None, share: float, limit: int) -> Ranking:
-    """The mixture of what the generator wrote and the linear arm's log-probabilities of all codes, best first.
+def blend(written: Ranking, linear: Likely | None, share: float, limit: int) -> Ranking:
+    """The mixture of what the generator wrote and what the linear arm says, best first.
 
     Args:
         written: the generator's beams.
-        linear: nats, shape (codes,); None for a text of which the arm knows no part: what the generator then wrote
-            is a guess, and such a text, a model number mostly, is left to the words.
+        linear: the arm's likeliest `limit` codes and all that are written; None for a text of which the arm knows no
+            part: what the generator then wrote is a guess. Such a text, a model number mostly, is left to the words.
         share: the linear arm's part, 0 to 1.
         limit: most codes in the answer.
     """
     if linear is None:
         return Ranking.empty()
-    likeliest = greatest(linear, limit)  # (<= limit,)
-    probability = dict.fromkeys([*likeliest.tolist(), *written.code.tolist()], 0.0)
-    asked = np.fromiter(probability, np.int64)  # (codes of either,)
-    for code, part in zip(asked.tolist(), (share * np.exp(linear[asked])).tolist(), strict=True):
-        probability[code] = part
-    for code, part in zip(written.code.tolist(), np.exp(written.log_probability).tolist(), strict=True):
-        probability[code] += (1 - share) * part
-    kept = sorted((code for code, part in probability.items() if part > 0), key=lambda code: (-probability[code], code))
-    best = kept[:limit]
-    return Ranking(np.array(best, np.int64), np.log(np.array([probability[code] for code in best])))
+    parts = share * linear.probability, (1 - share) * np.exp(written.log_probability)
+    both = Likely.summed(np.concatenate([linear.code, written.code]), np.concatenate(parts))
+    best = greatest(both.probability, limit)  # equal ones in order of the codebook
+    best = best[both.probability[best] > 0]
+    return Ranking(both.code[best], np.log(both.probability[best]))
 
 
 def rarity_of(carriers: npt.ArrayLike, products: int) -> npt.NDArray[np.float64]:

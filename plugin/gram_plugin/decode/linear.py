@@ -1,9 +1,8 @@
-"""The linear arm: hashed n-grams of a query → codes, by one low-rank matrix, in a millisecond for 56,000 codes.
+"""The linear arm: hashed n-grams of a query → codes, by one low-rank matrix of which a query reads a part.
 
-With 50,000 asked queries beside it (`NearestQueries`) it takes two more. It knows nothing of word order beyond pairs
-and nothing of how the attributes of a code depend on each other, but by the end of its training, the shorter one, it
-has seen nearly twenty times as many queries as the generator. Its answer is blended with the generator's, see
-`OnnxGenerator`.
+It knows nothing of word order beyond pairs and nothing of how the attributes of a code depend on each other, but by the
+end of its training, the shorter one, it has seen nearly twenty times as many queries as the generator. Its answer is
+blended with the generator's, see `OnnxGenerator`.
 """
 
 from __future__ import annotations
@@ -12,76 +11,79 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gram_plugin.contract.features import BUCKETS, FEATURES_VERSION, features_of
-from gram_plugin.decode.nearest import NearestQueries, products
+from gram_plugin.decode.likely import Likely
+from gram_plugin.decode.nearest import NearestQueries
+from gram_plugin.decode.shortlist import QUERY_LENGTH, ClusteredCodes
 from gram_plugin.errors import BundleError
 
 Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
 
-_REMAKE = "make the bundle again with `gram train` and `gram export`"
-_UNREADABLE = (OSError, EOFError, RuntimeError, KeyError, ValueError, TypeError, zlib.error, zipfile.BadZipFile)
+_REMAKE = "make the bundle again with `gram export`"
+UNREADABLE = (OSError, EOFError, RuntimeError, KeyError, ValueError, TypeError, zlib.error, zipfile.BadZipFile)
 """All that numpy and zipfile raise for a damaged file."""
-QUERY_LENGTH = 8.0
-"""Length of every query's vector: bounds the logits, so that a long query is no surer than a short one."""
 
 
 @dataclass(frozen=True)
 class LinearArm:
-    """log P(code | query) = log softmax(codes · q + bias), q the features' weighted sum, scaled to one length.
+    """P(code | query) = softmax(codes · q + bias), q the features' weighted sum, scaled to `QUERY_LENGTH`.
 
-    Where there was feedback, the codes of the nearest asked queries are mixed in.
+    Where there was feedback, the codes of the nearest asked queries are mixed in. A query looks at a part of the codes,
+    and the sum over the others is an estimate.
 
     Attributes:
-        features: float32, shape (buckets, width).
-        codes: float32, shape (codes, width), in order of the codebook.
-        bias: float32, shape (codes,).
+        features: float16, shape (buckets, width).
+        codes: vectors and biases.
+        scored_codes: how many codes a query looks at, at least.
         nearest: asked queries as these features see them.
     """
 
-    features: Floats
-    codes: Floats
-    bias: Floats
+    features: npt.NDArray[np.float16]
+    codes: ClusteredCodes
+    scored_codes: int
     nearest: NearestQueries | None = None
 
-    def log_probabilities(self, text: str) -> npt.NDArray[np.float64] | None:
-        """Nats for every code of the codebook, shape (codes,); None for a text without features that training saw.
+    def likely(self, text: str, limit: int, also: Ints) -> Likely | None:
+        """The likeliest codes of a query and some others, with their probabilities.
 
-        Their probabilities sum to one; to less where nearest queries are mixed in, for what those do not know.
+        Args:
+            text: a rendered query.
+            limit: the likeliest so many codes are among the answer.
+            also: places in the codebook of codes that must be among it, shape (n,).
+
+        Returns:
+            None for a text without a feature that training saw.
         """
-        direction = self.direction(text)
+        direction = direction_of(self.features, text)
         if direction is None:
             return None
-        logits = products(self.codes, direction * np.float32(QUERY_LENGTH)) + self.bias  # (codes,)
-        shifted = logits - logits.max()
-        # Single precision, but for the sum: twice as fast, and a ten-millionth is nothing to a probability.
-        alone = shifted.astype(np.float64) - np.log(np.exp(shifted).sum(dtype=np.float64))
-        return alone if self.nearest is None else self.nearest.mixed(alone, direction)
-
-    def direction(self, text: str) -> Floats | None:
-        """The query's vector, of length 1, shape (width,); None for a text without a feature that training saw."""
-        found = features_of(text)
-        if not found.buckets:
-            return None
-        rows = self.features[list(found.buckets)]  # (features, width)
-        vector = np.asarray(found.weights, dtype=np.float32) @ rows  # (width,)
-        norm = np.linalg.norm(vector)
-        return vector / norm if norm else None
+        query = direction * np.float32(QUERY_LENGTH)
+        found = self.codes.shortlist(query, max(self.scored_codes, limit))
+        near = None if self.nearest is None else self.nearest.likely(direction)
+        asked = [self.codes.best(found, limit), also, *([] if near is None else [near.code])]
+        code = np.unique(np.concatenate(asked))  # (told,)
+        probability = _exp(self.codes.logits(code, query), found.log_total)  # (told,)
+        if self.nearest is not None and near is not None:
+            probability *= 1 - self.nearest.share
+            probability[code.searchsorted(near.code)] += self.nearest.share * near.probability
+        return Likely(code, probability)
 
     def save(self, path: Path) -> None:
-        """Writes the arm in half precision; no pickle."""
-        with path.open("wb") as stream:
-            np.savez(
-                stream,
-                features=self.features.astype(np.float16),
-                codes=self.codes.astype(np.float16),
-                bias=self.bias,
-                version=np.int64(FEATURES_VERSION),
-                **(self.nearest.arrays() if self.nearest else {}),
-            )
+        """Writes the arm as it is; no pickle."""
+        write_arrays(
+            path,
+            features=self.features,
+            scored_codes=np.int64(self.scored_codes),
+            version=np.int64(FEATURES_VERSION),
+            **self.codes.arrays(),
+            **(self.nearest.arrays() if self.nearest else {}),
+        )
 
     @classmethod
     def load(cls, path: Path, codes: int) -> LinearArm:
@@ -92,28 +94,58 @@ class LinearArm:
         """
         try:
             with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
-                features, vectors, bias = (stored[name].astype(np.float32) for name in ("features", "codes", "bias"))
+                check_version(path, int(stored["version"]))
                 nearest = NearestQueries.of(stored) if "nearest_share" in stored else None
-                arm = cls(features, vectors, bias, nearest)
-                version = int(stored["version"])
-        except _UNREADABLE as error:
+                clustered, scored = ClusteredCodes.read(stored), int(stored["scored_codes"])
+                arm = cls(stored["features"].astype(np.float16, copy=False), clustered, scored, nearest)
+        except UNREADABLE as error:
             raise BundleError(f"{path} is no linear arm: {error!r}", next_step=_REMAKE) from error
-        if version != FEATURES_VERSION:
-            raise BundleError(
-                f"{path} reads features of version {version}, this program makes version {FEATURES_VERSION}",
-                next_step=_REMAKE,
-            )
-        arm._check(path, codes)
+        flaw = arm._flaw(codes)
+        if flaw:
+            raise BundleError(f"{path} does not fit the codebook of {codes} codes: {flaw}", next_step=_REMAKE)
         return arm
 
-    def _check(self, path: Path, codes: int) -> None:
-        width = self.features.shape[1:]
-        wanted = ((BUCKETS, *width), (codes, *width), (codes,))
-        found = (self.features.shape, self.codes.shape, self.bias.shape)
-        finite = all(bool(np.isfinite(part).all()) for part in (self.features, self.codes, self.bias))
-        if len(width) != 1 or found != wanted or not finite:
-            raise BundleError(
-                f"{path} does not fit the codebook of {codes} codes: its shapes are {found}", next_step=_REMAKE
-            )
+    def _flaw(self, codes: int) -> str | None:
+        width = self.codes.vectors.shape[1:]
+        if self.features.shape != (BUCKETS, *width):
+            return f"the shape of features is {self.features.shape}, that of vectors {self.codes.vectors.shape}"
+        if not np.isfinite(self.features).all():
+            return "features holds a number that is not finite"
+        if self.scored_codes < 1:
+            return f"scored_codes is {self.scored_codes}"
         if self.nearest is not None and not self.nearest.fits(width[0], codes):
-            raise BundleError(f"{path}: its nearest queries do not fit its {codes} codes", next_step=_REMAKE)
+            return "its nearest queries have other codes, or are of another width"
+        return self.codes.flaw(codes)
+
+
+def direction_of(features: npt.NDArray[np.floating[Any]], text: str) -> Floats | None:
+    """The query's vector, of length 1, shape (width,); None for a text without a feature that training saw."""
+    found = features_of(text)
+    if not found.buckets:
+        return None
+    rows = features[list(found.buckets)].astype(np.float32, copy=False)  # (features, width)
+    vector = np.asarray(found.weights, dtype=np.float32) @ rows  # (width,)
+    norm = np.linalg.norm(vector)
+    return vector / norm if norm else None
+
+
+def write_arrays(path: Path, **arrays: Any) -> None:
+    """Writes arrays to a file of exactly this name."""
+    with path.open("wb") as stream:
+        np.savez(stream, **arrays)
+
+
+def check_version(path: Path, found: int) -> None:
+    """Raises BundleError where an arm reads other features than this program makes."""
+    if found != FEATURES_VERSION:
+        raise BundleError(
+            f"{path} reads features of version {found}, this program makes version {FEATURES_VERSION}",
+            next_step=_REMAKE,
+        )
+
+
+def _exp(logits: Floats, log_total: float) -> npt.NDArray[np.float64]:
+    """exp(logits - log_total), scaled down where an estimate made their sum more than one; shape of `logits` (n,)."""
+    probability = np.exp(logits.astype(np.float64) - log_total)  # (n,)
+    total = float(probability.sum())
+    return probability / total if total > 1 else probability

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gram_plugin.decode.greatest import greatest
+from gram_plugin.decode.likely import Likely
 
 Floats = npt.NDArray[np.float32]
 
@@ -42,33 +43,20 @@ class NearestQueries:
     weights: Floats
     share: float
 
-    def mixed(self, log_probabilities: npt.NDArray[np.float64], direction: Floats) -> npt.NDArray[np.float64]:
-        """log(share · P_nearest + (1 - share) · P); nats, shape (codes,).
+    def likely(self, direction: Floats) -> Likely:
+        """Σ cos^4 · weights / (Σ cos^4 + doubt) over the nearest, for the codes that they wanted; less than 1 in all.
 
         Args:
-            log_probabilities: of the classifier, nats, shape (codes,).
             direction: the query's vector, of length 1, shape (width,).
         """
-        near = self.probabilities(direction, len(log_probabilities))  # (codes,)
-        wanted = np.flatnonzero(near)  # few of many codes, and for the others the sum has one term
-        with np.errstate(divide="ignore"):  # log 0 is what is meant where the share is one
-            found = log_probabilities + np.log1p(-self.share)  # (codes,)
-        found[wanted] = np.logaddexp(found[wanted], np.log(self.share * near[wanted]))
-        return np.asarray(found)
-
-    def probabilities(self, direction: Floats, codes: int) -> npt.NDArray[np.float64]:
-        """Σ cos^4 · weights / (Σ cos^4 + doubt) over the nearest; sums to less than one; shape (codes,)."""
         cosines = products(self.vectors, direction)  # (queries,)
         nearest = greatest(cosines, NEIGHBOURS)
-        nearest = nearest[cosines[nearest] > 0]
+        nearest = nearest[cosines[nearest] > 0]  # (nearest,)
         closeness = cosines[nearest].astype(np.float64) ** SHARPNESS  # (nearest,)
-        if not nearest.size:
-            return np.zeros(codes)
         parts = closeness / (closeness.sum() + DOUBT)  # (nearest,)
-        spans = [slice(self.offsets[at], self.offsets[at + 1]) for at in nearest.tolist()]
-        wanted = np.concatenate([self.codes[own] for own in spans])  # (codes of all nearest,)
-        weights = np.concatenate([part * self.weights[own] for own, part in zip(spans, parts, strict=True)])
-        return np.asarray(np.bincount(wanted, weights, minlength=codes), dtype=np.float64)
+        low, counts = self.offsets[nearest], self.offsets[nearest + 1] - self.offsets[nearest]  # (nearest,)
+        place = np.arange(counts.sum()) + np.repeat(low - np.cumsum(counts) + counts, counts)  # (codes of all nearest,)
+        return Likely.summed(self.codes[place], self.weights[place] * np.repeat(parts, counts))
 
     def arrays(self) -> dict[str, Any]:
         """What a file keeps, vectors and weights in half precision."""

@@ -212,6 +212,7 @@ def test_a_manifest_that_is_no_json_object_is_refused(bundle_path: Path, content
     ("key", "found", "step"),
     [
         ("format_version", FORMAT_VERSION + 1, "upgrade gram-opensearch"),
+        ("format_version", FORMAT_VERSION - 1, "gram export"),
         ("format_version", 0, "gram export"),
         ("format_version", None, "gram export"),
         ("text_version", TEXT_VERSION + 1, "upgrade gram-opensearch"),

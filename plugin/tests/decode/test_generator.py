@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ from gram_plugin.contract.features import BUCKETS, features_of
 from gram_plugin.contract.text import render_query
 from gram_plugin.decode.beam import Ranking
 from gram_plugin.decode.generator import OnnxGenerator, blend, rarity_of
+from gram_plugin.decode.likely import Likely
 from gram_plugin.decode.linear import LinearArm
+from gram_plugin.decode.shortlist import ClusteredCodes
 from gram_plugin.errors import BundleError, DecodeError
 
 EditManifest = Callable[[Callable[[dict[str, Any]], object]], Path]
@@ -180,6 +182,12 @@ def ranking_of(probability: dict[int, float]) -> Ranking:
     return Ranking(np.array(list(probability), np.int64), np.log(np.array(list(probability.values()), float)))
 
 
+def likely_of(probability: Sequence[float], told: Iterable[int] | None = None) -> Likely:
+    """What an arm says of some codes, of all unless told otherwise."""
+    codes = np.array(sorted(range(len(probability)) if told is None else told), np.int64)
+    return Likely(codes, np.array(probability, float)[codes])
+
+
 def slow_blend(written: dict[int, float], linear: list[float], share: float, limit: int) -> list[tuple[int, float]]:
     """Code by code: the mixture of two probabilities, likeliest first, equal ones by number, none that cannot be."""
     mixture = {code: share * probability for code, probability in enumerate(linear)}
@@ -202,9 +210,10 @@ def mixtures(draw: st.DrawFn) -> tuple[dict[int, float], list[float]]:
 def test_a_blend_equals_the_slow_reference(
     parts: tuple[dict[int, float], list[float]], share: float, limit: int
 ) -> None:
-    """Although only the likeliest codes of either part are looked at, no better one is missed, whatever the share."""
+    """Although the arm tells of its likeliest codes and the written ones only, no better one is missed."""
     written, linear = parts
-    found = blend(ranking_of(written), np.log(linear), share, limit)
+    likeliest = sorted(range(len(linear)), key=lambda code: -linear[code])[:limit]
+    found = blend(ranking_of(written), likely_of(linear, {*likeliest, *written}), share, limit)
     expected = slow_blend(written, linear, share, limit)
     probability = np.exp(found.log_probability)
     np.testing.assert_allclose(probability, [probability for _, probability in expected], rtol=1e-9)
@@ -215,7 +224,7 @@ def test_a_blend_equals_the_slow_reference(
 
 
 WRITTEN = ranking_of({2: 0.5, 0: 0.25})
-LINEAR = np.log([0.1, 0.2, 0.3, 0.4])
+LINEAR = likely_of([0.1, 0.2, 0.3, 0.4])
 
 
 @pytest.mark.parametrize(
@@ -238,7 +247,7 @@ def test_a_blend_is_the_weighted_sum_best_first(share: float, limit: int, expect
 
 def test_equally_likely_codes_keep_the_order_of_the_codebook() -> None:
     """The same text gets the same answer every time."""
-    found = blend(Ranking.empty(), np.log(np.full(4, 0.25)), 0.5, 4)
+    found = blend(Ranking.empty(), likely_of([0.25] * 4), 0.5, 4)
     assert found.code.tolist() == [0, 1, 2, 3]
 
 
@@ -282,7 +291,9 @@ def arm_bytes(tmp_path: Path, generator: OnnxGenerator) -> bytes:
     known = list(features_of(KNOWN).buckets)
     features[known] = rng.normal(size=(len(known), 4))
     codes = len(generator.codebook)
-    arm = LinearArm(features, rng.normal(size=(codes, 4)).astype(np.float32), np.zeros(codes, np.float32))
+    vectors = rng.normal(size=(codes, 4)).astype(np.float32)
+    clustered = ClusteredCodes.of(vectors, np.zeros(codes, np.float32), np.arange(codes) % 3)
+    arm = LinearArm(features.astype(np.float16), clustered, codes)
     arm.save(tmp_path / "arm.npz")
     return (tmp_path / "arm.npz").read_bytes()
 
@@ -300,11 +311,12 @@ def test_queries_are_ranked_by_the_mixture(generator: OnnxGenerator, blending: O
     """Codes of the usual beams and codes of the arm, by s · P_linear + (1 - s) · P_generator, best first."""
     arm = blending.linear
     assert arm is not None
-    linear = arm.log_probabilities(KNOWN)
-    assert linear is not None
+    codes = len(generator.codebook)
+    linear = arm.likely(KNOWN, codes, np.arange(codes))
+    assert linear is not None and linear.code.tolist() == list(range(codes))
     written = generator.rank([KNOWN], Role.QUERY, limit=BEAM_WIDTH)[0]
     known = {code: math.exp(nats) for code, nats in by_code(written).items()}
-    expected = slow_blend(known, np.exp(linear).tolist(), SHARE, MAX_CODES)
+    expected = slow_blend(known, linear.probability.tolist(), SHARE, MAX_CODES)
     found = blending.rank([KNOWN], Role.QUERY)[0]
     assert found.code.tolist() == [code for code, _ in expected]
     np.testing.assert_allclose(np.exp(found.log_probability), [probability for _, probability in expected], rtol=1e-6)

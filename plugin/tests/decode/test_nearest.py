@@ -13,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gram_plugin.contract.features import BUCKETS
-from gram_plugin.decode.linear import LinearArm
+from gram_plugin.decode.likely import Likely
+from gram_plugin.decode.linear import LinearArm, direction_of
 from gram_plugin.decode.nearest import DOUBT, NEIGHBOURS, SHARPNESS, NearestQueries
+from gram_plugin.decode.shortlist import ClusteredCodes
 from gram_plugin.errors import BundleError
 
 WIDTH, CODES = 3, 6
@@ -47,38 +49,38 @@ def slow_probabilities(known: NearestQueries, direction: np.ndarray) -> list[flo
     return found
 
 
+def told(found: Likely) -> list[float]:
+    """The probability of every code."""
+    every = np.zeros(CODES)
+    every[found.code] = found.probability
+    return every.tolist()
+
+
 @settings(deadline=None)
 @given(queries=st.integers(1, 80), seed=st.integers(0, 999))
 def test_probabilities_equal_the_slow_reference(queries: int, seed: int) -> None:
-    """Of few queries and of more than are looked at."""
+    """Of few queries and of more than are looked at; codes that no neighbour wanted are not told."""
     known = memory(queries, seed=seed)
     direction = memory(1, seed=seed + 1).vectors[0]
-    found = known.probabilities(direction, CODES)
-    np.testing.assert_allclose(found, slow_probabilities(known, direction), atol=1e-5)
-    assert 0 <= found.sum() < 1
+    found, expected = known.likely(direction), slow_probabilities(known, direction)
+    np.testing.assert_allclose(told(found), expected, atol=1e-5)
+    assert 0 <= found.probability.sum() < 1
+    assert {code for code, part in enumerate(expected) if part > 1e-6} <= set(found.code.tolist())
+    assert len(found.code) <= CODES and (np.diff(found.code) > 0).all()
 
 
 def test_a_query_that_was_asked_gets_what_it_wanted() -> None:
-    """Most of it; the doubt is the rest."""
+    """Most of it; the doubt is the rest. One that is like nothing gets nothing."""
     known = dataclasses.replace(
         memory(1),
         offsets=np.array([0, 2]),
         codes=np.array([4, 1], np.int32),
         weights=np.array([0.75, 0.25], np.float32),
     )
-    found = known.probabilities(known.vectors[0], CODES)
-    np.testing.assert_allclose(found, np.array([0, 0.25, 0, 0, 0.75, 0]) / (1 + DOUBT), atol=1e-6)
-    assert not known.probabilities(-known.vectors[0], CODES).any()
-
-
-@pytest.mark.parametrize("share", [0.2, 1.0])
-def test_the_mixture_is_that_of_probabilities(share: float) -> None:
-    """It is share · P_nearest + (1 - share) · P, however small P is; nothing of P where the share is one."""
-    known = memory(40, share=share)
-    direction = memory(1, seed=9).vectors[0]
-    alone = np.array([-0.1, -3.0, -9.0, -800.0, -5.0, -4.0])
-    expected = share * known.probabilities(direction, CODES) + (1 - share) * np.exp(alone)
-    np.testing.assert_allclose(np.exp(known.mixed(alone, direction)), expected, atol=1e-12)
+    found = known.likely(known.vectors[0])
+    assert found.code.tolist() == [1, 4]
+    np.testing.assert_allclose(found.probability, np.array([0.25, 0.75]) / (1 + DOUBT), atol=1e-6)
+    assert known.likely(-known.vectors[0]).code.tolist() == []
 
 
 @pytest.fixture(scope="module")
@@ -87,19 +89,27 @@ def arm() -> LinearArm:
     rng = np.random.default_rng(1)
     shapes = (BUCKETS, WIDTH), (CODES, WIDTH), (CODES,)
     features, codes, bias = (rng.normal(size=shape).astype(np.float32) for shape in shapes)
-    return LinearArm(features, codes, bias, memory(5))
+    clustered = ClusteredCodes.of(codes, bias, np.array([0, 1, 2, 0, 1, 2]))
+    return LinearArm(features.astype(np.float16), clustered, CODES, memory(5))
 
 
-def test_an_arm_mixes_its_nearest_queries_in(arm: LinearArm) -> None:
-    """The same features find the neighbours and the codes."""
+@pytest.mark.parametrize("share", [0.2, 1.0])
+@pytest.mark.parametrize("scored_codes", [1, CODES])
+def test_an_arm_mixes_its_nearest_queries_in(arm: LinearArm, share: float, scored_codes: int) -> None:
+    """It is share · P_nearest + (1 - share) · P, of what neighbours wanted too where nobody looked at it."""
     assert arm.nearest is not None
-    alone = dataclasses.replace(arm, nearest=None).log_probabilities("red sofa")
-    direction = arm.direction("red sofa")
-    assert alone is not None and direction is not None
+    arm = dataclasses.replace(arm, nearest=dataclasses.replace(arm.nearest, share=share), scored_codes=scored_codes)
+    direction = direction_of(arm.features, "red sofa")
+    assert arm.nearest is not None and direction is not None
     assert math.isclose(float(np.linalg.norm(direction)), 1.0, abs_tol=1e-5)
-    found = arm.log_probabilities("red sofa")
+    near = arm.nearest.likely(direction)
+    found = arm.likely("red sofa", 1, np.empty(0, np.int64))
     assert found is not None
-    np.testing.assert_array_equal(found, arm.nearest.mixed(alone, direction))
+    alone = dataclasses.replace(arm, nearest=None).likely("red sofa", 1, found.code)
+    assert alone is not None and alone.code.tolist() == found.code.tolist()
+    assert set(near.code.tolist()) <= set(found.code.tolist())
+    expected = share * np.array(told(near)) + (1 - share) * np.array(told(alone))
+    np.testing.assert_allclose(told(found), expected, atol=1e-12)
 
 
 def test_a_saved_arm_remembers_its_queries_in_half_precision(arm: LinearArm, tmp_path: Path) -> None:
@@ -143,7 +153,7 @@ def test_nearest_queries_that_do_not_fit_are_refused(arm: LinearArm, spoilt: dic
     with np.load(path) as stored:
         arrays = dict(stored)
     np.savez(path, **{**arrays, **spoilt})
-    with pytest.raises(BundleError, match=r"linear\.npz: its nearest queries do not fit its 6 codes"):
+    with pytest.raises(BundleError, match=r"linear\.npz does not fit .* 6 codes: its nearest queries have other codes"):
         LinearArm.load(path, CODES)
 
 
