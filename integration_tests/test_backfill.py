@@ -28,9 +28,12 @@ from backfills import (
     put,
     report_of,
     run,
+    start,
     stored,
     versions,
+    wait_for,
 )
+from faultproxy import FaultProxy
 from gram_plugin.node.node import RunningNode
 
 
@@ -157,6 +160,24 @@ def test_only_what_is_stale_is_written(
     assert report["index"] == {"products": 21, "coded": 21, "pending": 0}
 
 
+@pytest.mark.parametrize("words", [(), ("--dry-run",)])
+def test_a_server_that_is_away_at_the_start_is_waited_for(
+    node: RunningNode, client: OpenSearch, index: str, environment: dict[str, str], tmp_path: Path, words: tuple[str]
+) -> None:
+    """It says so, and begins once somebody listens."""
+    put(client, index, products(3))
+    with FaultProxy(node.url).running() as proxy:
+        proxy.refuse()
+        begin = ["backfill", index, "--url", proxy.url, "--bundle", str(BUNDLE), "--json", *words]
+        process = start(tmp_path, environment, [*GRAM, *begin])
+        said = tmp_path / "said.log"
+        wait_for(lambda: process.poll() is not None or "try 1 of 20 failed, again soon" in said.read_text())
+        proxy.listen()
+        report, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, said.read_text()
+    assert json.loads(report)["products" if words else "coded"] == 3
+
+
 def test_hostile_documents_never_stop_it(
     node: RunningNode, client: OpenSearch, index: str, environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -218,8 +239,8 @@ def test_documents_of_hostile_text_are_all_settled(
     chance = random.Random(SEED)
     documents = {f"h{n}": {"title": text_value(chance), "any": hostile_value(chance)} for n in range(HOSTILE_DOCUMENTS)}
     names = sorted(documents)
-    for start in range(0, len(names), 100):
-        put(client, index_name, {name: documents[name] for name in names[start : start + 100]})
+    for at in range(0, len(names), 100):
+        put(client, index_name, {name: documents[name] for name in names[at : at + 100]})
     report = backfill(tmp_path, environment, node, index_name)
     assert report["read"] == report["coded"] + report["pending"] == len(documents)
     assert report["coded"] > report["pending"]

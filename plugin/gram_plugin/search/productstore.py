@@ -38,6 +38,7 @@ _FAILED = 500
 _ALONE_TRIES = 5
 _TOO_LARGE = 413
 _LOST = (404, 500, 503)
+_ABSENT = 404
 _RIGHTS = "look at the blocks of the index and at the rights of the user"
 
 
@@ -74,6 +75,15 @@ class ProductStore:
         self._budget = requests.budget
         self._page = page
         self._keep_alive = keep_alive
+
+    async def await_answer(self) -> None:
+        """Returns once OpenSearch says anything about the index, even that there is none.
+
+        Raises:
+            SearchError: it cannot be reached, or has no room, however often it was asked; or it refuses.
+        """
+        path = f"/{quoted(self._index)}/_mapping"
+        await self._requests.ask(f"reading the mapping of {self._index}", "GET", path, expected=(_ABSENT,))
 
     async def settings(self) -> dict[str, Any]:
         """The settings of each concrete index behind the name.

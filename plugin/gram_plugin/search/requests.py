@@ -65,7 +65,7 @@ class Requests:
                 tried += 1
                 if tried >= self.budget.tries:
                     raise SearchError(f"gave up after {tried} tries: {error.message}", next_step=RESUME) from error
-                _log.info("again: %s", error.message)
+                _log.info("try %d of %d failed, again soon: %s", tried, self.budget.tries, error.message)
                 await self.budget.pause(tried, 0.0)
 
     async def ask_once(self, method: str, path: str, body: Any) -> None:
@@ -95,7 +95,8 @@ class Requests:
             if status in expected:
                 return None
             found = explained(error, url_of(self._client), purpose)
-            if isinstance(status, int) and status not in TRANSIENT:
+            is_final = isinstance(error, client_errors.SSLError)  # no certificate gets better by waiting
+            if is_final or (isinstance(status, int) and status not in TRANSIENT):
                 raise found from error
             raise _TransientError(found.message) from error
         if _has_failed_shards(answer):

@@ -91,7 +91,7 @@ def backfill(wish: Wish, console: Console) -> Done:
         GramError: the bundle, the index or OpenSearch are unusable; what was done is kept.
     """
     found = address(wish.url, ca_file=wish.ca_file)
-    fields = fields_of_index(found, wish.index)
+    fields = _fields_once_there(wish, found)
     generator = OnnxGenerator.open(wish.bundle)
     with reporting(console) as progress:
         return asyncio.run(_backfill(wish, found, generator, fields, progress))
@@ -104,7 +104,7 @@ def survey(wish: Wish, console: Console) -> Survey:
         GramError: the bundle, the index or OpenSearch are unusable.
     """
     found = address(wish.url, ca_file=wish.ca_file)
-    fields = GramFields.WEIGHTED if wish.into else fields_of_index(found, wish.index)
+    fields = GramFields.WEIGHTED if wish.into else _fields_once_there(wish, found)
     generator = OnnxGenerator.open(wish.bundle)
     with reporting(console) as progress:
         return asyncio.run(_survey(wish, found, generator, fields, progress))
@@ -124,6 +124,17 @@ def settings_of(wish: Wish, found: Address) -> SidecarSettings:
     """The settings that a sidecar of so many threads would have here, with a cache for products that are read once."""
     own = {variable("upstream_url"): found.url, variable("threads"): str(wish.threads)}
     return SidecarSettings.from_mapping({variable("cache_entries"): _CACHE_ENTRIES, **wish.environment, **own})
+
+
+def _fields_once_there(wish: Wish, found: Address) -> GramFields:
+    """What the index can take; a server that is away at the start is waited for as long as one that goes away later."""
+    asyncio.run(_await_answer(wish, found))
+    return fields_of_index(found, wish.index)
+
+
+async def _await_answer(wish: Wish, found: Address) -> None:
+    async with store_of(wish, found) as store:
+        await store.await_answer()
 
 
 def fields_of_index(found: Address, index: str) -> GramFields:

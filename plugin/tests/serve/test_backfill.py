@@ -57,8 +57,8 @@ class Kept:
 class PaperIndex:
     """An index of two shards behind the client's transport; it counts, keeps order, and fails as it is told.
 
-    `faults` holds what happens to each of the next requests of a kind (`search`, `bulk`, `pit`): an error to raise, or
-    None. `unanswered` says how many of the next `_mget` fail on a product. `refused` gives the status of updates by id,
+    `faults` holds what happens to each of the next requests of a kind (`search`, `bulk`, `pit`, `mapping`): an error
+    to raise, or None. `unanswered` says how many of the next `_mget` fail on a product. `refused` gives the status of updates by id,
     `largest` bounds a bulk, `meddle` acts before each bulk and is told of its ids.
     """
 
@@ -102,12 +102,18 @@ class PaperIndex:
         self, method: str, path: str, params: Mapping[str, Any] | None = None, body: Any = None
     ) -> Any:
         """Answers as OpenSearch does."""
-        kind = {"/_search": "search", "/_bulk": "bulk", "/shop/_search/point_in_time": "pit"}.get(path, "")
+        kind = {
+            "/_search": "search",
+            "/_bulk": "bulk",
+            "/shop/_search/point_in_time": "pit",
+            "/shop/_mapping": "mapping",
+        }.get(path, "")
         fault = self.faults[kind].pop(0) if self.faults.get(kind) else None
         if fault:
             raise fault
         answers = {
             "/shop/_settings": self._settings,
+            "/shop/_mapping": lambda: {"shop": {"mappings": {}}},
             "/shop/_stats/docs": self._stats,
             "/shop/_search/point_in_time": lambda: self._open(params or {}),
             "/shop/_refresh": dict,
@@ -419,6 +425,37 @@ async def test_overload_and_outages_are_waited_for(place: Place, kind: str, faul
     assert (await place.run(tries=4)).tally == Tally(read=9, coded=9, by_codes={2: 9})
     assert place.sources == EXPECTED
     assert len(place.pauses) == len([fault for fault in faults if fault])
+
+
+AWAY = client_errors.ConnectionError("N/A", "refused", Exception("refused"))
+
+
+async def test_a_server_that_is_away_at_the_start_is_waited_for(place: Place) -> None:
+    """By the same budget as later; a server that has no such index is there."""
+    place.index.faults = {"mapping": [AWAY, error(503), TIMEOUT, None, error(404)]}
+    await place.store(tries=4).await_answer()
+    assert len(place.pauses) == 3
+    await place.store().await_answer()
+    assert len(place.pauses) == 3
+
+
+async def test_a_server_that_stays_away_ends_the_start_with_what_was_tried(place: Place) -> None:
+    """The message has address, purpose and number of tries."""
+    place.index.faults = {"mapping": [AWAY] * 3}
+    with pytest.raises(
+        SearchError, match="gave up after 3 tries: http://paper:9200: reading the mapping of shop failed"
+    ):
+        await place.store().await_answer()
+    assert len(place.pauses) == 2
+
+
+@pytest.mark.parametrize("fault", [error(401), error(403), client_errors.SSLError("N/A", "tls", Exception("tls"))])
+async def test_what_waiting_cannot_mend_ends_the_start_at_once(place: Place, fault: Exception) -> None:
+    """Rights and certificates do not come back by themselves."""
+    place.index.faults = {"mapping": [fault]}
+    with pytest.raises(SearchError, match="reading the mapping of shop failed"):
+        await place.store().await_answer()
+    assert place.pauses == []
 
 
 async def test_a_lost_point_in_time_is_opened_again(place: Place) -> None:
