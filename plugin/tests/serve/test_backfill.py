@@ -58,8 +58,8 @@ class PaperIndex:
     """An index of two shards behind the client's transport; it counts, keeps order, and fails as it is told.
 
     `faults` holds what happens to each of the next requests of a kind (`search`, `bulk`, `pit`, `mapping`): an error
-    to raise, or None. `unanswered` says how many of the next `_mget` fail on a product. `refused` gives the status of updates by id,
-    `largest` bounds a bulk, `meddle` acts before each bulk and is told of its ids.
+    to raise, or None. `unanswered` says how many of the next `_mget` fail on a product. `refused` gives the status of
+    updates by id, `largest` bounds a bulk, `meddle` acts before each bulk and is told of its ids.
     """
 
     documents: dict[str, Kept] = field(default_factory=dict)
