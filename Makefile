@@ -76,6 +76,7 @@ bench: install ## Speed, side by side. ENCODER=FOLDER of the rival, BUNDLE=FOLDE
 	$(full)/python benchmarks/shim.py --products $(PRODUCTS) $(if $(BUNDLE),--bundle $(BUNDLE)) $(if $(DATA),--data $(DATA))
 	$(full)/python benchmarks/coding.py $(BUNDLE) $(if $(ENCODER),--encoder $(ENCODER))
 	$(full)/python benchmarks/ingest.py $(BUNDLE)
+	$(full)/python benchmarks/growth.py $(BUNDLE)
 	$(full)/python benchmarks/backfill.py $(BUNDLE)
 
 clean: ## Removes what was made here; caches of packages and of OpenSearch stay.
