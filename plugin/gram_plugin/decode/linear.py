@@ -123,7 +123,7 @@ def direction_of(features: npt.NDArray[np.floating[Any]], text: str) -> Floats |
     found = features_of(text)
     if not found.buckets:
         return None
-    rows = features[list(found.buckets)].astype(np.float32, copy=False)  # (features, width)
+    rows = features.take(found.buckets, axis=0).astype(np.float32, copy=False)  # (features, width)
     vector = np.asarray(found.weights, dtype=np.float32) @ rows  # (width,)
     norm = np.linalg.norm(vector)
     return vector / norm if norm else None

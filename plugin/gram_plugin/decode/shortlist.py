@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -111,21 +112,32 @@ class ClusteredCodes:
             query: float32, shape (width,), of length `QUERY_LENGTH`.
             least: codes to look at, > 0.
         """
+        if len(self.centroids) == 1:
+            vectors, bias = self._widened
+            scores = products(vectors, query) + bias  # (codes,)
+            return Shortlist(np.arange(len(scores)), scores, _log_total(scores, self.mass, np.zeros(1, np.int64)))
         near = products(self.centroids, query)  # (clusters,)
         looked_at = self._best_clusters(near + self.centroid_bias, least)  # (looked at,)
-        low, high = self.offsets[looked_at], self.offsets[looked_at + 1]  # (looked at,)
-        counts = high - low  # (looked at,)
-        spans = zip(low.tolist(), high.tolist(), strict=True)
-        # One call that also widens: the vectors of a cluster are copied as one block.
-        vectors = np.concatenate([self.vectors[start:end] for start, end in spans], dtype=np.float32)  # (n, width)
-        rows = np.arange(len(vectors)) + np.repeat(low - np.cumsum(counts) + counts, counts)  # (n,)
-        scores = products(vectors, query) * self.scale[rows] + self.bias[rows]  # (n,)
+        low = self.offsets[looked_at]  # (looked at,)
+        counts = self.offsets[looked_at + 1] - low  # (looked at,)
+        rows = np.arange(counts.sum()) + np.repeat(low - np.cumsum(counts) + counts, counts)  # (n,)
+        scores = self._scores(rows, query)  # (n,)
         return Shortlist(rows, scores, _log_total(scores, near + self.mass, looked_at))
+
+    @cached_property
+    def _widened(self) -> tuple[Floats, Floats]:
+        """Vectors and biases in single precision, (codes, width) and (codes,): of one cluster each query needs all."""
+        unit = self.scale.astype(np.float32)[:, np.newaxis]  # (codes, 1)
+        return self.vectors * unit, self.bias.astype(np.float32)
 
     def logits(self, codes: Ints, query: Floats) -> Floats:
         """Of these places in the codebook, shape (n,), exactly; float32, shape (n,)."""
-        rows = self.rows[codes]  # (n,)
-        return products(self.vectors[rows].astype(np.float32), query) * self.scale[rows] + self.bias[rows]
+        return self._scores(self.rows.take(codes), query)
+
+    def _scores(self, rows: npt.NDArray[np.integer[Any]], query: Floats) -> Floats:
+        """Logits of rows (n,), which alone are copied and widened; shape (n,)."""
+        vectors = self.vectors.take(rows, axis=0).astype(np.float32)  # (n, width)
+        return products(vectors, query) * self.scale.take(rows) + self.bias.take(rows)
 
     def best(self, found: Shortlist, limit: int) -> Ints:
         """Places in the codebook of at most `limit` codes of a shortlist, the greatest logit first."""
