@@ -125,7 +125,7 @@ class _Failure:
 
 @dataclass(frozen=True)
 class _Text:
-    """A rendered product, the hash that stands for its text and its model, the codes that it surely has, and when."""
+    """A rendered product, the hash that stands for its text and its model, the codes that it surely has, and since when."""
 
     rendered: str
     hash: str
