@@ -125,7 +125,7 @@ class _Failure:
 
 @dataclass(frozen=True)
 class _Text:
-    """A rendered product, the hash that stands for its text and its model, the codes that it surely has, and since when."""
+    """A product rendered at `at`, the hash that stands for its text and model, and the codes that it surely has."""
 
     rendered: str
     hash: str
