@@ -81,6 +81,12 @@ class TrainingConfig:
     )
     steps: int = _setting("training steps; 0 means as many as fit into `minutes`", 0, low=0)
     seed: int = _setting("seed of every random choice", 0, low=0, high=2**31 - 1)
+    checkpoint: Path | None = _setting(
+        "folder of a pretrained model to begin with: T5, mT5, BART, or an encoder such as BERT or MiniLM", None
+    )
+    checkpoint_rate: float = _setting(
+        "learning rate of pretrained weights, times `learning_rate`", 0.05, low=0.0, high=100.0
+    )
     d_model: int = _setting("width of the model", 192, low=32, high=4096)
     encoder_layers: int = _setting("layers of the encoder", 3, low=1, high=48)
     decoder_layers: int = _setting("layers of the decoder", 2, low=1, high=48)

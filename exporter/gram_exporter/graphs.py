@@ -19,8 +19,8 @@ from typing import Any
 import onnxruntime as ort
 import torch
 from torch.jit._trace import TracerWarning
-from transformers import AutoModelForSeq2SeqLM
 
+from gram_exporter.pretrained import load_writer
 from gram_plugin.contract.bundle import DECODER, ENCODER, Graph
 from gram_plugin.decode.session import DECODER_GRAPH, ENCODER_GRAPH, tensor_of
 from gram_plugin.errors import ExportError
@@ -38,7 +38,7 @@ def load_model(model_folder: Path) -> Any:
         ExportError: the folder holds no model that can be loaded.
     """
     try:
-        model = AutoModelForSeq2SeqLM.from_pretrained(model_folder, local_files_only=True)
+        model = load_writer(model_folder)
     except (OSError, ValueError, KeyError) as error:
         raise ExportError(
             f"{model_folder} holds no encoder-decoder model: {error}", next_step="run `gram train` first"

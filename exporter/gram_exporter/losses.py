@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch.nn import functional
 from transformers import T5ForConditionalGeneration
@@ -11,42 +13,73 @@ from gram_plugin.contract.bundle import Tokens
 IGNORED = -100
 
 
-def code_nll(
-    model: T5ForConditionalGeneration, inputs: torch.Tensor, codes: torch.Tensor, *, special: Tokens
-) -> torch.Tensor:
+def code_nll(model: Any, inputs: torch.Tensor, codes: torch.Tensor, *, special: Tokens) -> torch.Tensor:
     """Mean negative log-likelihood of codes given texts, in nats for each code; a scalar.
 
     L = -E_(x,c) Σ_i log Pr(c_i | prompt, x, c_<i)   (arXiv 2504.01403, as quoted in its summaries)
 
-    The softmax is over what a code can hold: attributes and the end token. All codes of a text are decoded
-    as one sequence under a block-diagonal causal mask, so that the text's keys and values are computed once;
-    T5's position bias knows distances only, which are the same within every block.
+    The softmax is over what a code can hold: attributes and the end token. With a T5 all codes of a text are decoded
+    as one sequence under a block-diagonal causal mask, so that the text's keys and values are computed once; its
+    position bias knows distances only, which are the same within every block. Others number their positions, so
+    there every code is a sequence.
 
     Args:
-        model: the T5 with tied embeddings.
+        model: an encoder-decoder of transformers.
         inputs: int64, shape (texts, length), padded with the model's pad token.
         codes: int64, shape (texts, per_text, steps): attribute tokens, then the end token, padded with pad.
         special: ids of pad, end, decoder start and the first attribute.
     """
-    per_text, steps = codes.shape[1:]
     present = torch.ne(inputs, special.pad)  # (texts, length)
-    encoded = model.encoder(input_ids=inputs, attention_mask=present).last_hidden_state  # (texts, length, d)
+    encoder = model.get_encoder()
+    encoded = encoder(input_ids=inputs, attention_mask=present.long()).last_hidden_state  # (texts, length, d)
     start = torch.full_like(codes[..., :1], special.decoder_start)  # (texts, per_text, 1)
-    decoded = model.decoder(
-        input_ids=torch.cat([start, codes[..., :-1]], dim=-1).flatten(1),  # (texts, per_text * steps)
-        attention_mask=_block_causal(per_text, steps, encoded).expand(len(codes), -1, -1, -1),
-        encoder_hidden_states=encoded,
-        encoder_attention_mask=present,
-        use_cache=False,
-    ).last_hidden_state  # (texts, per_text * steps, d)
-    embedding = model.shared.weight  # (vocabulary, d)
-    eos, first = special.eos, special.first_attribute
-    outputs = torch.cat([embedding[eos : eos + 1], embedding[first:]])  # (outputs, d)
-    logits = (decoded * model.config.d_model**-0.5) @ outputs.T  # (texts, per_text * steps, outputs)
+    before = torch.cat([start, codes[..., :-1]], dim=-1)  # (texts, per_text, steps)
+    packed = isinstance(model, T5ForConditionalGeneration)
+    decoded = (_packed if packed else _apart)(model.get_decoder(), before, encoded, present)  # (texts, codes', d)
+    if packed and model.config.tie_word_embeddings:
+        decoded = decoded * model.config.d_model**-0.5  # (texts, codes', d)
+    logits = _logits(model, decoded, special)  # (texts, codes', outputs)
+    first = special.first_attribute
     output_of = torch.where(codes >= first, codes - first + 1, 0)  # (texts, per_text, steps)
     targets = torch.where(torch.eq(codes, special.pad), IGNORED, output_of).flatten()  # (texts * per_text * steps,)
     nll = functional.cross_entropy(logits.float().flatten(0, 1), targets, ignore_index=IGNORED, reduction="sum")
-    return nll / (len(codes) * per_text)
+    return nll / (codes.shape[0] * codes.shape[1])
+
+
+def _packed(decoder: Any, before: torch.Tensor, encoded: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+    """Hidden states of all codes of a text in one sequence; shape (texts, per_text * steps, d)."""
+    texts, per_text, steps = before.shape
+    hidden: torch.Tensor = decoder(
+        input_ids=before.flatten(1),  # (texts, per_text * steps)
+        attention_mask=_block_causal(per_text, steps, encoded).expand(texts, -1, -1, -1),
+        encoder_hidden_states=encoded,
+        encoder_attention_mask=present,
+        use_cache=False,
+    ).last_hidden_state
+    return hidden
+
+
+def _apart(decoder: Any, before: torch.Tensor, encoded: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+    """Hidden states of every code as a sequence of its own; shape (texts, per_text * steps, d)."""
+    texts, per_text, _steps = before.shape
+    hidden: torch.Tensor = decoder(
+        input_ids=before.flatten(0, 1),  # (texts * per_text, steps)
+        encoder_hidden_states=encoded.repeat_interleave(per_text, dim=0),
+        encoder_attention_mask=present.repeat_interleave(per_text, dim=0),
+        use_cache=False,
+    ).last_hidden_state  # (texts * per_text, steps, d)
+    return hidden.reshape(texts, -1, hidden.shape[-1])
+
+
+def _logits(model: Any, decoded: torch.Tensor, special: Tokens) -> torch.Tensor:
+    """What the output layer says of the end token, then of the attributes; shape (texts, codes', outputs)."""
+    found = decoded @ _outputs(model.get_output_embeddings().weight, special).T  # (texts, codes', outputs)
+    bias = getattr(model, "final_logits_bias", None)  # BART adds one after its output layer, shape (1, vocabulary)
+    return found if bias is None else found + _outputs(bias[0], special)
+
+
+def _outputs(rows: torch.Tensor, special: Tokens) -> torch.Tensor:
+    return torch.cat([rows[special.eos : special.eos + 1], rows[special.first_attribute :]])
 
 
 def _block_causal(blocks: int, steps: int, like: torch.Tensor) -> torch.Tensor:

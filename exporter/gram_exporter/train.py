@@ -26,6 +26,7 @@ from gram_exporter.losses import code_nll, joint_loss
 from gram_exporter.model import TokenLimits, input_ids, new_model, padded, tokens_of, train_tokenizer
 from gram_exporter.noise import mistype
 from gram_exporter.prepare import Prepared, prepare
+from gram_exporter.pretrained import Pretrained, is_pretrained, vocabulary_weights
 from gram_exporter.record import (
     CALIBRATION_TEXTS,
     CODEBOOK,
@@ -88,10 +89,12 @@ def train(
     output.mkdir(parents=True, exist_ok=True)
     report("prepare", 0, 1)
     prepared = prepare(products, wanted, config)
-    tokenizer = train_tokenizer(_texts(prepared), config.training.vocabulary)
-    tokens = tokens_of(tokenizer, _limits(tokenizer, prepared))
+    begun = Pretrained.open(config.training.checkpoint) if config.training.checkpoint else None
+    tokenizer = begun.tokenizer if begun else train_tokenizer(_texts(prepared), config.training.vocabulary)
+    limits = _limits(tokenizer, prepared)
+    tokens = begun.tokens(limits) if begun else tokens_of(tokenizer, limits)
     report("prepare", 1, 1)
-    course = Course(config.training, prepared, tokenizer, tokens)
+    course = Course(config.training, prepared, tokenizer, tokens, begun)
     course.run(output / CHECKPOINT, resume=resume, progress=report)
     arm = train_linear(prepared, config.training, report)
     aligned = align(arm, prepared, config.training, report) if arm else None
@@ -108,7 +111,7 @@ def train(
     }
     record = TrainingRecord(
         generation=config.training.generation,
-        architecture="t5",
+        architecture=begun.architecture if begun else "t5",
         rendering=prepared.rendering,
         id_field=config.catalogue.id,
         tokens=tokens,
@@ -124,14 +127,20 @@ def train(
 class Course:
     """One training under way: model, optimiser, and where it stands."""
 
-    def __init__(self, config: TrainingConfig, prepared: Prepared, tokenizer: Tokenizer, tokens: Tokens) -> None:
+    def __init__(
+        self,
+        config: TrainingConfig,
+        prepared: Prepared,
+        tokenizer: Tokenizer,
+        tokens: Tokens,
+        begun: Pretrained | None = None,
+    ) -> None:
         self.config, self.prepared, self.tokenizer, self.tokens = config, prepared, tokenizer, tokens
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         attributes = attributes_of(prepared.codebook.entries())
         id_of = {attribute: tokens.first_attribute + at for at, attribute in enumerate(attributes)}
         self.rows = [[*(id_of[a] for a in code.attributes), tokens.eos] for code in prepared.codebook.codes]
-        self.model = new_model(len(attributes), tokens, config)
-        warm_start(self.model, list(self._sightings(id_of)), first_attribute=tokens.first_attribute, seed=config.seed)
+        self.model = begun.model(attributes, tokens, config) if begun else self._new_model(id_of)
         torch.nn.Module.to(self.model, self.device)
         self.optimiser = _optimiser(self.model, config)
         self.bfloat16 = self.device.type == "cuda" or _cpu_multiplies_bfloat16()
@@ -184,6 +193,13 @@ class Course:
                 digest.update(f"\n{example.text}\n{len(example.codes)}\n".encode())
                 digest.update(example.codes.tobytes() + example.weights.tobytes())
         return digest.hexdigest()
+
+    def _new_model(self, id_of: Mapping[Attribute, int]) -> Any:
+        """A model of nothing but what can be counted."""
+        model = new_model(len(id_of), self.tokens, self.config)
+        first = self.tokens.first_attribute
+        warm_start(model, list(self._sightings(id_of)), first_attribute=first, seed=self.config.seed)
+        return model
 
     def _sightings(self, id_of: Mapping[Attribute, int]) -> Iterator[Sighting]:
         """Texts with the attributes of their codes, for the warm start; a sample where there are very many."""
@@ -246,10 +262,15 @@ class Course:
             group["lr"] = self.config.learning_rate * group["scale"] * factor
 
 
-def _optimiser(model: torch.nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
-    embedding = [p for name, p in model.named_parameters() if name.startswith("shared")]
-    rest = [p for name, p in model.named_parameters() if not name.startswith("shared")]
-    groups = [{"params": embedding, "scale": config.embedding_rate}, {"params": rest, "scale": 1.0}]
+def _optimiser(model: Any, config: TrainingConfig) -> torch.optim.AdamW:
+    """Words and attributes learn faster than the rest, and what was pretrained slower."""
+    parts: dict[float, list[torch.nn.Parameter]] = {}
+    words = {id(parameter) for parameter in vocabulary_weights(model)}
+    for name, parameter in model.named_parameters():
+        scale = config.embedding_rate if id(parameter) in words else 1.0
+        scale *= config.checkpoint_rate if config.checkpoint and is_pretrained(model, name) else 1.0
+        parts.setdefault(scale, []).append(parameter)
+    groups = [{"params": part, "scale": scale} for scale, part in parts.items()]
     return torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=0.01, betas=(0.9, 0.98))
 
 

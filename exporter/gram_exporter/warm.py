@@ -65,6 +65,12 @@ def warm_start(
     with torch.no_grad():
         embedding.normal_(0.0, NOISE)
         embedding += torch.from_numpy(known @ _rotation(width, seed))
+    calm_decoder(model)
+
+
+def calm_decoder(model: T5ForConditionalGeneration) -> None:
+    """Lets the decoder of an untrained T5 hand on what it reads, and all other sublayers of the T5 say little."""
+    with torch.no_grad():
         for block in model.decoder.block:
             attention = block.layer[1].EncDecAttention
             attention.v.weight.copy_(_near_identity(attention.v.weight))

@@ -33,6 +33,7 @@ TYPES = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True)
 VALUES = {
     "str": TEXT,
     "str | None": st.none() | NAME,
+    "Path | None": st.none() | PATH,
     "tuple[str, ...]": st.lists(NAME, unique=True).map(tuple),
 }
 
