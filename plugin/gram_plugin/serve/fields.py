@@ -58,6 +58,11 @@ class GramFields(StrEnum):
     PLAIN = "plain"  # made for a server without the field type rank_features: no weights
     NONE = "none"
     UNKNOWN = "unknown"
+    AWAY = "away"  # unknown, because OpenSearch cannot be reached or has too much to do
+
+
+_OUTAGES = frozenset({429, 502, 503, 504})
+"""Statuses of an OpenSearch that may answer a moment later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +134,10 @@ class FieldCheck:
             found = await self._ask(question.index, headers)
         finally:
             del self._flights[question]
-        if found is GramFields.UNKNOWN:  # not remembered: the next caller may have the right to ask
+        if found in (
+            GramFields.UNKNOWN,
+            GramFields.AWAY,
+        ):  # not remembered: the next caller may be told
             last = self._seen.get((question.index, _ALL))
             return last.fields if last else found
         if found is GramFields.NONE:
@@ -166,7 +174,7 @@ class FieldCheck:
             return _read(index, mapping, lambda document: _of_indices(document, set()))
         except (SearchError, ValueError) as error:
             _log.warning("the mapping of %r cannot be read: %s", index, error)
-            return GramFields.UNKNOWN
+            return GramFields.AWAY if isinstance(error, SearchError) else GramFields.UNKNOWN
 
 
 def may_change_fields(method: str, raw_path: str) -> bool:
@@ -204,7 +212,7 @@ def _read(index: str, answer: UpstreamAnswer, of: Callable[[Any], GramFields]) -
     if answer.status == 200:
         return of(json.loads(answer.body))
     _log.warning("the mapping of %r cannot be read: OpenSearch answered %d", index, answer.status)
-    return GramFields.UNKNOWN
+    return GramFields.AWAY if answer.status in _OUTAGES else GramFields.UNKNOWN
 
 
 def _of_template(document: Mapping[str, Any]) -> GramFields:

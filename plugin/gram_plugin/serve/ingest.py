@@ -179,7 +179,7 @@ async def require_fields(check: FieldCheck, index: str, headers: Headers) -> Gra
             f"the index {index!r} has no gram fields, or does not exist and no index template brings them",
             next_step=f"create it, then run `gram mapping apply {index}`",
         )
-    if found is GramFields.UNKNOWN:
+    if found in (GramFields.UNKNOWN, GramFields.AWAY):
         raise SearchError(
             f"the mapping of {index!r} could not be read",
             next_step="check the URL and the credentials (GRAM_OPENSEARCH_USERNAME, GRAM_OPENSEARCH_PASSWORD)",

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gram_plugin.contract.text import Rendering
-from gram_plugin.errors import RequestError
+from gram_plugin.errors import RequestError, SearchError
 from gram_plugin.search.bulk import BulkItem, parse_bulk, render_bulk
 from gram_plugin.search.document import replacing
 from gram_plugin.serve.coding import Coded, Coder, Reason
@@ -22,7 +22,15 @@ from gram_plugin.serve.targets import Target
 FIELD = "gram"
 """The object of a document that the write path owns; what a client sends under it is replaced."""
 
-_NOT_MAPPED = {GramFields.NONE: Reason.NO_MAPPING, GramFields.UNKNOWN: Reason.UNKNOWN_MAPPING}
+_NOT_MAPPED = {
+    GramFields.NONE: Reason.NO_MAPPING,
+    GramFields.UNKNOWN: Reason.UNKNOWN_MAPPING,
+    GramFields.AWAY: Reason.UNKNOWN_MAPPING,
+}
+
+
+class UnreadyError(SearchError):
+    """A write has to wait until OpenSearch can be asked about its index (HTTP 503)."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +98,12 @@ class Preparer:
         self._fields = fields
 
     async def prepare(self, target: Target, body: bytes, headers: Headers) -> Prepared:
-        """The body with codes; a body that is no `_bulk` body stays as it is, for OpenSearch to refuse."""
+        """The body with codes; a body that is no `_bulk` body stays as it is, for OpenSearch to refuse.
+
+        Raises:
+            UnreadyError: OpenSearch cannot be reached to say what an index can take, and an update would leave a
+                product with codes of another text.
+        """
         try:
             items = await asyncio.to_thread(_items, target, body)
         except RequestError:
@@ -105,7 +118,22 @@ class Preparer:
     async def _plan(self, items: Sequence[BulkItem], default_index: str | None, headers: Headers) -> list[_Planned]:
         names = {_index_of(item, default_index) for item in items if item.raw_source is not None}
         fields = {name: await self._fields.of(name, headers) for name in sorted(names) if name}
-        return [_planned(item, fields.get(_index_of(item, default_index), GramFields.UNKNOWN)) for item in items]
+        plan = [_planned(item, fields.get(_index_of(item, default_index), GramFields.UNKNOWN)) for item in items]
+        for planned in plan:
+            if planned.fields is GramFields.AWAY and self._changes_text(planned.item):
+                raise UnreadyError(
+                    f"OpenSearch could not say what {_index_of(planned.item, default_index)!r} can take, and an update "
+                    "may change the text of a product that has codes",
+                    next_step="send it again: nothing of this request was written",
+                )
+        return plan
+
+    def _changes_text(self, item: BulkItem) -> bool:
+        """Whether an update may leave a product with codes of another text unless they are replaced or marked."""
+        if item.action != "update":
+            return False
+        rendering = self._coder.rendering
+        return bool(stale_places(item, rendering)) or may_change_text(item.source or {}, rendering, FIELD)
 
     def _products(self, planned: _Planned) -> dict[Place, Mapping[str, Any]]:
         return products_of(planned.item, self._coder.rendering) if planned.reason is None else {}

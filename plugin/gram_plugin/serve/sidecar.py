@@ -42,7 +42,7 @@ from gram_plugin.serve.http import (
 from gram_plugin.serve.marking import Marker
 from gram_plugin.serve.outgoing import Headers
 from gram_plugin.serve.poison import PoisonFile
-from gram_plugin.serve.preparing import Poison, Prepared, Preparer
+from gram_plugin.serve.preparing import Poison, Prepared, Preparer, UnreadyError
 from gram_plugin.serve.productcodes import product_batcher
 from gram_plugin.serve.scripts import Scripted, changed_of, is_changed
 from gram_plugin.serve.settings import SidecarSettings
@@ -175,6 +175,9 @@ class Sidecar:
         except TooLargeError as error:
             self._metrics.refused.labels("413").inc()
             return error_response(413, "content_too_long_exception", str(error))
+        except UnreadyError as error:
+            self._metrics.refused.labels("503").inc()
+            return error_response(503, "gram_upstream_exception", str(error), [(b"retry-after", _RETRY_AFTER_S)])
         except SlowBodyError as error:
             self._metrics.refused.labels("408").inc()
             # What may still come of the body must not be read as the next request.

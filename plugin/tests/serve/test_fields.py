@@ -84,7 +84,7 @@ async def test_fields_that_were_found_missing_are_not_taken_from_before(
     clock.now, opensearch.mappings = 100.0, BARE
     assert await check.of("shop", ALICE) is GramFields.NONE
     clock.now, opensearch.mapping_status = 200.0, 503
-    assert await check.of("shop", ALICE) is GramFields.UNKNOWN
+    assert await check.of("shop", ALICE) is GramFields.AWAY
 
 
 async def test_concurrent_questions_of_one_caller_are_one_look_up(check: FieldCheck, opensearch: Any) -> None:

@@ -108,7 +108,7 @@ async def test_a_text_that_only_stood_behind_others_is_no_failure() -> None:
     """As long as the model gives codes to some in time, a dozen that come too late leave the breaker closed."""
     breaker = Breaker(1, 10, lambda: 0.0)
     codes = made(silent_but_for("a"), breaker)
-    found = await asyncio.gather(*(reason(codes, text, 20) for text in "abcdefghijkl"))
+    found = await asyncio.gather(*(reason(codes, text, 500) for text in "abcdefghijkl"))
     assert (found, breaker.is_open) == ([(), *[degraded(Reason.LATE)] * 11], False)
     await codes.close()
 

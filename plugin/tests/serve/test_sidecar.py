@@ -99,7 +99,7 @@ class PaperOpenSearch:
     indices: dict[str, dict[str, Any]] = field(default_factory=lambda: {"products": WEIGHTED})
     aliases: dict[str, dict[str, bool]] = field(default_factory=dict)
     templates: dict[str, dict[str, Any]] = field(default_factory=dict)
-    forbidden: bool = False
+    lookup_status: int = 200
     answer: bytes = b'{"took":1}'
     status: int = 200
     gate: asyncio.Event | None = None
@@ -120,8 +120,8 @@ class PaperOpenSearch:
     def lookup(self, target: str) -> web.Response:
         """A mapping, an alias or a simulated template."""
         name = target.split("/")[1] if "_mapping" in target else target.rpartition("/")[2]
-        if self.forbidden:
-            return web.json_response({}, status=403)
+        if self.lookup_status != 200:
+            return web.json_response({}, status=self.lookup_status)
         if "_simulate_index" in target:
             return web.json_response({"template": {"mappings": self.templates.get(name, {})}})
         members = self.aliases.get(name, {name: False} if name in self.indices else {})
@@ -505,7 +505,7 @@ async def test_an_update_has_codes_where_the_whole_product_is_known_and_is_marke
             PaperOpenSearch(indices={"a": BARE, "b": WEIGHTED}, aliases={"products": {"a": False, "b": False}}),
             "no-mapping",
         ),
-        (PaperOpenSearch(forbidden=True), "unknown-mapping"),
+        (PaperOpenSearch(lookup_status=403), "unknown-mapping"),
     ],
 )
 async def test_only_an_index_with_the_gram_fields_gets_codes(opensearch: PaperOpenSearch, expected: Any) -> None:
@@ -517,6 +517,40 @@ async def test_only_an_index_with_the_gram_fields_gets_codes(opensearch: PaperOp
         assert (opensearch.log[0].body, answer.gram_status) == (sent, f"degraded; reason={expected}")
     else:
         assert timeless(read(opensearch.log[0].body)[1]) == {"title": "shoe", "gram": expected}
+
+
+TITLE, STOCK = {"doc": {"title": "boot"}}, {"doc": {"stock": 3}}
+RENAMING = {"script": {"source": "ctx._source.title = params.t", "params": {"t": "boot"}}}
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("update", [TITLE, RENAMING, {**STOCK, "upsert": {"title": "boot"}}])
+async def test_an_update_that_may_leave_old_codes_waits_for_an_opensearch_that_is_away(
+    status: int, update: dict[str, Any]
+) -> None:
+    """While nobody can say whether the product has codes, nothing of the request is sent; a moment later it is."""
+    opensearch = PaperOpenSearch(lookup_status=status)
+    sent = lines({"index": {}}, {"title": "shoe"}, {"update": {"_id": "1"}}, update)
+    async with sidecar(opensearch) as client:
+        answer = await client.send("POST", "/products/_bulk", sent)
+        assert (answer.status, "retry-after" in lower(answer.headers), opensearch.log) == (503, True, [])
+        assert json.loads(answer.body)["error"]["type"] == "gram_upstream_exception"
+        opensearch.lookup_status = 200
+        again = await client.send("POST", "/products/_bulk", sent)
+        metrics = await client.send("GET", "/-/metrics")
+    assert (again.status, len(opensearch.log) > 0) == (200, True)
+    assert b'gram_refused_total{status="503"} 1.0' in metrics.body
+
+
+@pytest.mark.parametrize("operation", [[{"index": {}}, {"title": "shoe"}], [{"update": {"_id": "1"}}, STOCK]])
+async def test_what_leaves_no_old_codes_waits_for_nobody(operation: list[dict[str, Any]]) -> None:
+    """A whole document goes in without codes, an update of other fields as it is, though no mapping can be read."""
+    opensearch = PaperOpenSearch(lookup_status=503)
+    sent = lines(*operation)
+    async with sidecar(opensearch) as client:
+        answer = await client.send("POST", "/products/_bulk", sent)
+    assert (answer.status, answer.gram_status) == (200, "degraded; reason=unknown-mapping")
+    assert [found.body for found in opensearch.log] == [sent]
 
 
 async def test_an_index_is_looked_up_once_until_indices_may_have_changed() -> None:
