@@ -61,7 +61,7 @@ def clusters_of(vectors: Floats, bias: Floats, *, scored: int = SCORED_CODES, se
         better = closeness > best[tried]
         found[tried[better]], best[tried[better]] = begun + place[better], closeness[better]
         begun += len(centres)
-    return _cut(_without_gaps(found), _MOST_OF_MEAN * codes // clusters)
+    return _cut(_without_gaps(found), max(1, _MOST_OF_MEAN * codes // clusters))
 
 
 def _centres(points: Floats, count: int, rng: np.random.Generator) -> Floats:

@@ -6,11 +6,12 @@ from typing import Any
 
 import torch
 from torch.nn import functional
-from transformers import T5ForConditionalGeneration
 
 from gram_plugin.contract.bundle import Tokens
 
 IGNORED = -100
+_OF_DISTANCES = ("t5", "mt5")
+"""Model types whose position bias knows distances only, and which scale what tied heads read."""
 
 
 def code_nll(model: Any, inputs: torch.Tensor, codes: torch.Tensor, *, special: Tokens) -> torch.Tensor:
@@ -34,7 +35,7 @@ def code_nll(model: Any, inputs: torch.Tensor, codes: torch.Tensor, *, special: 
     encoded = encoder(input_ids=inputs, attention_mask=present.long()).last_hidden_state  # (texts, length, d)
     start = torch.full_like(codes[..., :1], special.decoder_start)  # (texts, per_text, 1)
     before = torch.cat([start, codes[..., :-1]], dim=-1)  # (texts, per_text, steps)
-    packed = isinstance(model, T5ForConditionalGeneration)
+    packed = model.config.model_type in _OF_DISTANCES
     decoded = (_packed if packed else _apart)(model.get_decoder(), before, encoded, present)  # (texts, codes', d)
     if packed and model.config.tie_word_embeddings:
         decoded = decoded * model.config.d_model**-0.5  # (texts, codes', d)

@@ -8,7 +8,7 @@ Nothing is fetched, and nothing is unpickled: a checkpoint is a folder with `con
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,8 @@ READ_AT_ONCE = 128
 _WRONG = (OSError, ValueError, KeyError, RuntimeError)
 """What transformers raises for a folder that it cannot read."""
 _TEXT_ENCODER = "text_encoder"
+_SAFELY: Mapping[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+"""Nothing comes from the network, and no program that lies in the folder is run."""
 
 
 class TextEncoder(nn.Module):
@@ -78,9 +80,9 @@ def load_writer(folder: Path) -> Any:
     Raises:
         OSError, ValueError, KeyError: the folder holds none.
     """
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    config = AutoConfig.from_pretrained(folder, **_SAFELY)
     if not hasattr(config, _TEXT_ENCODER):
-        return AutoModelForSeq2SeqLM.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+        return AutoModelForSeq2SeqLM.from_pretrained(folder, use_safetensors=True, **_SAFELY)
     model = reader_writer(config)
     try:
         load_model(model, folder / "model.safetensors")
@@ -122,10 +124,10 @@ class Pretrained:
             TrainingError: the folder holds no checkpoint of a kind that can be taught.
         """
         try:
-            config = AutoConfig.from_pretrained(folder, local_files_only=True)
-            words = AutoTokenizer.from_pretrained(folder, local_files_only=True)  # type: ignore[no-untyped-call]
+            config = AutoConfig.from_pretrained(folder, **_SAFELY)
+            words = AutoTokenizer.from_pretrained(folder, **_SAFELY)  # type: ignore[no-untyped-call]
             tokenizer = Tokenizer.from_str(words.backend_tokenizer.to_str())
-        except (*_WRONG, AttributeError, ImportError) as error:
+        except (*_WRONG, AttributeError, ImportError, TypeError) as error:
             raise _unusable(folder, f"cannot be read: {error}") from error
         if config.model_type not in (*WRITERS, *READERS):
             raise _unusable(folder, f"is of type {config.model_type!r}")
@@ -135,7 +137,11 @@ class Pretrained:
             raise _unusable(folder, "has a tokenizer without a padding token or a token for the end")
         tokenizer.no_padding()
         tokenizer.no_truncation()
-        tokenizer.add_special_tokens(list(PROMPTS.values()))
+        prompts = list(PROMPTS.values())
+        known = {own for token, own in tokenizer.get_vocab().items() if token not in prompts}
+        tokenizer.add_special_tokens(prompts)
+        if known & {tokenizer.token_to_id(prompt) for prompt in prompts}:
+            raise _unusable(folder, "has a tokenizer whose ids have gaps, so that words and new tokens would be one")
         tokenizer.encode_special_tokens = True  # a text that spells a special token must not become one
         return cls(folder, config, tokenizer, () if first is None else (first,), pad, end)
 
@@ -175,9 +181,13 @@ class Pretrained:
         torch.manual_seed(settings.seed)
         kind = AutoModelForSeq2SeqLM if self.writes else AutoModel
         try:
-            found = kind.from_pretrained(self.folder, local_files_only=True, use_safetensors=True).float()
+            found, report = kind.from_pretrained(self.folder, use_safetensors=True, output_loading_info=True, **_SAFELY)
         except _WRONG as error:
             raise _unusable(self.folder, f"has weights that cannot be read: {error}") from error
+        missing = sorted(name for name in report["missing_keys"] if "pooler" not in name)
+        if missing:  # they would be random numbers
+            raise _unusable(self.folder, f"lacks {len(missing)} weights, {', '.join(missing[:3])} among them")
+        found = found.float()
         if self.writes:
             return self._taught(found, attributes, tokens)
         return self._led(found, attributes, tokens, settings)
@@ -197,6 +207,7 @@ class Pretrained:
         self._grow(reader, max(self.tokenizer.get_vocab_size(), self.config.vocab_size))
         model = reader_writer(_config_of(reader.config, tokens, len(attributes), settings))
         model.encoder.reader.load_state_dict(reader.state_dict())
+        model.eval()  # dropout would be in the first vectors of attributes
         with torch.no_grad():
             model.shared.weight.normal_(0.0, NOISE)
             model.shared.weight[tokens.first_attribute :] += self._meanings(model.encoder, attributes, tokens)

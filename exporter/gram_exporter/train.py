@@ -185,6 +185,7 @@ class Course:
     def fingerprint(self) -> str:
         """Names the examples and the settings, so that a checkpoint is never resumed with others."""
         digest = hashlib.blake2b(repr(sorted(asdict(self.config).items())).encode(), digest_size=16)
+        digest.update(f"\n{self.tokens}\n{self.tokenizer.to_str()}".encode("utf-8", "surrogatepass"))
         for code in self.prepared.codebook.codes:
             digest.update(f"\n{code.text}".encode())
         for part in (self.prepared.queries, self.prepared.made, self.prepared.products):

@@ -75,6 +75,11 @@ def _mt5(folder: Path, texts: Sequence[str]) -> None:
     MT5ForConditionalGeneration(MT5Config(vocab_size=words, **_T5)).save_pretrained(folder)
 
 
+def _tied_mt5(folder: Path, texts: Sequence[str]) -> None:
+    words = _byte_level(folder, texts)
+    MT5ForConditionalGeneration(MT5Config(vocab_size=words, tie_word_embeddings=True, **_T5)).save_pretrained(folder)
+
+
 def _bart(folder: Path, texts: Sequence[str]) -> None:
     words = _byte_level(folder, texts)
     config = BartConfig(
@@ -112,5 +117,6 @@ _MAKERS: Mapping[str, Callable[[Path, Sequence[str]], None]] = {
     "roberta": _roberta,
     "t5": _t5,
     "mt5": _mt5,
+    "tied-mt5": _tied_mt5,
     "bart": _bart,
 }

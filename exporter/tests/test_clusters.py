@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gram_exporter.clusters import clusters_of
@@ -20,6 +20,7 @@ def blobs(codes: int, blobs: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndar
 
 @settings(deadline=None, max_examples=30)
 @given(codes=st.integers(1, 400), scored=st.integers(1, 50), seed=st.integers(0, 99))
+@example(codes=3, scored=1, seed=0)
 def test_every_code_has_a_cluster_and_no_cluster_is_empty_or_large(codes: int, scored: int, seed: int) -> None:
     """Numbers without gaps; one for up to twice the codes that are looked at, else none of over four times the mean."""
     rng = np.random.default_rng(seed)

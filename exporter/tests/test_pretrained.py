@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoints import write_checkpoint
+from safetensors.torch import load_file, save_file
 from test_train import CONFIG, PRODUCTS, SETTINGS, WANTED
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -20,12 +21,13 @@ from gram_exporter.package import export_bundle
 from gram_exporter.pretrained import Pretrained, is_pretrained, load_writer
 from gram_exporter.record import MODEL, read_record
 from gram_exporter.train import train
+from gram_exporter.warm import NOISE
 from gram_plugin.contract.bundle import Tokens
 from gram_plugin.contract.codes import Attribute, Role
 from gram_plugin.decode.generator import OnnxGenerator
 from gram_plugin.errors import TrainingError
 
-KINDS = {"bert": "bert+t5", "roberta": "roberta+t5", "t5": "t5", "mt5": "mt5", "bart": "bart"}
+KINDS = {"bert": "bert+t5", "roberta": "roberta+t5", "t5": "t5", "mt5": "mt5", "tied-mt5": "mt5", "bart": "bart"}
 TEXTS = [*(product["title"] for product in PRODUCTS.values()), "couch"] * 3
 ATTRIBUTES = [Attribute.of("type", name) for name in ("lamp", "sofa", "table")]
 LIMITS = TokenLimits(16, 24)
@@ -112,6 +114,45 @@ def test_an_encoder_begins_with_the_words_of_attributes(tmp_path: Path) -> None:
             start = torch.tensor([[tokens.decoder_start]])
             logits = model(input_ids=torch.tensor(rows), decoder_input_ids=start).logits[0, 0, tokens.first_attribute :]
             assert int(logits.argmax()) == at
+
+
+def test_first_vectors_of_attributes_have_no_dropout(tmp_path: Path) -> None:
+    """Two beginnings with different seeds differ by the noise that is put there on purpose, and by no more."""
+    begun = Pretrained.open(write_checkpoint(tmp_path / "bert", "bert", TEXTS))
+    tokens = begun.tokens(LIMITS)
+    models = [begun.model(ATTRIBUTES, tokens, dataclasses.replace(SETTINGS, seed=seed)) for seed in (1, 2)]
+    one, other = (model.shared.weight.detach()[tokens.first_attribute :] for model in models)
+    assert float((one - other).abs().max()) < 8 * NOISE < 0.1 * float(one.norm(dim=1).max())
+
+
+def test_weights_that_are_missing_are_named(tmp_path: Path) -> None:
+    """Under other names, as some libraries write them, all would be random numbers."""
+    folder = write_checkpoint(tmp_path / "bert", "bert", TEXTS)
+    weights = load_file(folder / "model.safetensors")
+    save_file({f"0.auto_model.{name}": weight for name, weight in weights.items()}, folder / "model.safetensors")
+    begun = Pretrained.open(folder)
+    with pytest.raises(TrainingError, match=r"lacks \d+ weights, embeddings"):
+        begun.model(ATTRIBUTES, begun.tokens(LIMITS), SETTINGS)
+
+
+def test_a_tokenizer_whose_ids_have_gaps_is_refused(tmp_path: Path) -> None:
+    """New tokens are numbered by the count of the old ones: a prompt would be a word that texts can spell."""
+    folder = write_checkpoint(tmp_path / "bert", "bert", TEXTS)
+    written = json.loads((folder / "tokenizer.json").read_text())
+    del written["model"]["vocab"]["couch"]
+    (folder / "tokenizer.json").write_text(json.dumps(written))
+    with pytest.raises(TrainingError, match="ids have gaps"):
+        Pretrained.open(folder)
+
+
+def test_a_folder_without_a_tokenizer_is_named(tmp_path: Path) -> None:
+    """A configuration alone is no checkpoint."""
+    folder = write_checkpoint(tmp_path / "bert", "bert", TEXTS)
+    for path in folder.iterdir():
+        if path.name != "config.json":
+            path.unlink()
+    with pytest.raises(TrainingError, match="bert cannot be read"):
+        Pretrained.open(folder)
 
 
 def test_prompts_are_tokens_that_no_text_can_spell(checkpoint: Path) -> None:

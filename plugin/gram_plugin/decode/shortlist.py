@@ -102,9 +102,10 @@ class ClusteredCodes:
         for low in range(0, codes, _ROWS_AT_ONCE):
             part = slice(low, low + _ROWS_AT_ONCE)
             rounded[part], scale[part] = _rounded(vectors[order[part]])
-        centroids, centroid_bias, mass = _moments(vectors, bias, order, offsets)
+        found = _moments(vectors, bias, order, offsets)
         sorted_bias = bias[order].astype(np.float16)
-        return cls(rounded, scale, sorted_bias, order, offsets, centroids, centroid_bias, mass, _inverse(order))
+        means = (found.centroids, found.bias, found.mass)
+        return cls(rounded, scale, sorted_bias, order, offsets, *means, _inverse(order))
 
     def shortlist(self, query: Floats, least: int) -> Shortlist:
         """Logits of the codes of the best clusters, at least `least` codes where there are as many.
@@ -209,10 +210,16 @@ def _rounded(vectors: Floats) -> tuple[npt.NDArray[np.int8], Halves]:
     return np.clip(units, -_LEVELS, _LEVELS).astype(np.int8), scale
 
 
-def _moments(
-    vectors: Floats, bias: Floats, order: npt.NDArray[np.int32], offsets: Ints
-) -> tuple[Floats, Floats, Floats]:
-    """Mean vector and mean bias of every cluster, and its `mass`."""
+@dataclass(frozen=True)
+class _Moments:
+    """Mean vector (clusters, width), mean bias (clusters,) and `mass` (clusters,) of clusters."""
+
+    centroids: Floats
+    bias: Floats
+    mass: Floats
+
+
+def _moments(vectors: Floats, bias: Floats, order: npt.NDArray[np.int32], offsets: Ints) -> _Moments:
     centroids = np.empty((len(offsets) - 1, vectors.shape[1]), np.float32)
     means, masses = np.empty(len(centroids), np.float32), np.empty(len(centroids), np.float32)
     for cluster, (low, high) in enumerate(zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)):
@@ -221,7 +228,7 @@ def _moments(
         variance = QUERY_LENGTH**2 * float(vectors[own].var(axis=0).mean())
         highest = bias[own].max()
         masses[cluster] = highest + math.log(np.exp(bias[own] - highest).sum()) + _gain(variance, high - low)
-    return centroids, means, masses
+    return _Moments(centroids, means, masses)
 
 
 def _gain(variance: float, count: int) -> float:

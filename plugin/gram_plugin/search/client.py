@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -135,7 +136,7 @@ def explained(error: Exception, url: str, purpose: str) -> SearchError:
 
     if isinstance(error, client_errors.AuthenticationException | client_errors.AuthorizationException):
         step = f"set {USERNAME_VARIABLE} and {PASSWORD_VARIABLE} to a user that may do this"
-    elif isinstance(error, client_errors.SSLError):
+    elif is_untrusted(error):
         step = f"set {CA_VARIABLE} to the file with the certificate authority of {url}"
     elif isinstance(error, client_errors.ConnectionTimeout):
         step = "raise the timeout, or look at the load of the cluster"
@@ -144,6 +145,19 @@ def explained(error: Exception, url: str, purpose: str) -> SearchError:
     else:
         step = "see the reason above; the log of the node tells more"
     return SearchError(f"{url}: {purpose} failed: {reason_of(error)}", next_step=step)
+
+
+def is_untrusted(error: Exception) -> bool:
+    """Whether a client error says that the server's certificate is not trusted.
+
+    The client without threads calls it an error of the connection, with what aiohttp raised inside.
+    """
+    from opensearchpy import exceptions as client_errors
+
+    if isinstance(error, client_errors.SSLError):
+        return True
+    inside = error.info if isinstance(error, client_errors.ConnectionError) and len(error.args) > 2 else None
+    return isinstance(inside, ssl.SSLCertVerificationError)
 
 
 def reason_of(error: Exception) -> str:

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from gram_plugin.errors import SearchError
 from gram_plugin.search.backfill import TRANSIENT
-from gram_plugin.search.client import explained, reason_of, url_of
+from gram_plugin.search.client import explained, is_untrusted, reason_of, url_of
 
 if TYPE_CHECKING:  # see client.py
     from opensearchpy import AsyncOpenSearch
@@ -95,8 +95,8 @@ class Requests:
             if status in expected:
                 return None
             found = explained(error, url_of(self._client), purpose)
-            is_final = isinstance(error, client_errors.SSLError)  # no certificate gets better by waiting
-            if is_final or (isinstance(status, int) and status not in TRANSIENT):
+            # No certificate gets better by waiting.
+            if is_untrusted(error) or (isinstance(status, int) and status not in TRANSIENT):
                 raise found from error
             raise _TransientError(found.message) from error
         if _has_failed_shards(answer):

@@ -61,7 +61,7 @@ class GramFields(StrEnum):
     AWAY = "away"  # unknown, because OpenSearch cannot be reached or has too much to do
 
 
-_OUTAGES = frozenset({429, 502, 503, 504})
+_OUTAGES = frozenset({429, 500, 502, 503, 504})
 """Statuses of an OpenSearch that may answer a moment later."""
 
 
@@ -169,12 +169,14 @@ class FieldCheck:
                 if newest := newest_of_stream(behind, index):
                     return _of_indices(behind, {newest})
                 alias = await self._upstream.send("GET", f"/_alias/{name}", "", own, None)
+                if alias.status not in (200, 404):  # 404: no alias, but a pattern or a list of indices
+                    return _read(index, alias, fields_of)
                 writing = _write_indices(json.loads(alias.body), index) if alias.status == 200 else set()
                 return _read(index, mapping, lambda document: _of_indices(document, writing))
             return _read(index, mapping, lambda document: _of_indices(document, set()))
         except (SearchError, ValueError) as error:
             _log.warning("the mapping of %r cannot be read: %s", index, error)
-            return GramFields.AWAY if isinstance(error, SearchError) else GramFields.UNKNOWN
+            return GramFields.AWAY  # an answer that broke off is no JSON
 
 
 def may_change_fields(method: str, raw_path: str) -> bool:

@@ -91,11 +91,13 @@ class Preparer:
     Args:
         coder: codes products.
         fields: knows what indices can take.
+        mark_scripts: whether products are to be marked whose text a script may have changed.
     """
 
-    def __init__(self, coder: Coder, fields: FieldCheck) -> None:
+    def __init__(self, coder: Coder, fields: FieldCheck, *, mark_scripts: bool = True) -> None:
         self._coder = coder
         self._fields = fields
+        self._mark_scripts = mark_scripts
 
     async def prepare(self, target: Target, body: bytes, headers: Headers) -> Prepared:
         """The body with codes; a body that is no `_bulk` body stays as it is, for OpenSearch to refuse.
@@ -133,7 +135,9 @@ class Preparer:
         if item.action != "update":
             return False
         rendering = self._coder.rendering
-        return bool(stale_places(item, rendering)) or may_change_text(item.source or {}, rendering, FIELD)
+        if stale_places(item, rendering):
+            return True
+        return self._mark_scripts and may_change_text(item.source or {}, rendering, FIELD)
 
     def _products(self, planned: _Planned) -> dict[Place, Mapping[str, Any]]:
         return products_of(planned.item, self._coder.rendering) if planned.reason is None else {}

@@ -115,7 +115,7 @@ class Sidecar:
         patience = Patience(total_s=settings.coding_timeout_s, stall_s=settings.stall_timeout_s)
         count = self._metrics.texts
         coder = Coder(self.batcher, rules, patience, count=lambda how, number: count.labels(how).inc(number))
-        self._preparer = Preparer(coder, self._fields)
+        self._preparer = Preparer(coder, self._fields, mark_scripts=settings.mark_scripts)
         self._marker = Marker(self.upstream, coder.pending, _MARKING)
         path = settings.dead_letters
         self._held = HeldWork()

@@ -100,6 +100,7 @@ class PaperOpenSearch:
     aliases: dict[str, dict[str, bool]] = field(default_factory=dict)
     templates: dict[str, dict[str, Any]] = field(default_factory=dict)
     lookup_status: int = 200
+    alias_status: int = 200
     answer: bytes = b'{"took":1}'
     status: int = 200
     gate: asyncio.Event | None = None
@@ -127,6 +128,8 @@ class PaperOpenSearch:
         members = self.aliases.get(name, {name: False} if name in self.indices else {})
         if not members:
             return web.json_response({"error": "none"}, status=404)
+        if "/_alias/" in target and self.alias_status != 200:
+            return web.json_response({}, status=self.alias_status)
         if "/_alias/" in target:
             found = {index: {"aliases": {name: {"is_write_index": writes}}} for index, writes in members.items()}
             return web.json_response(found)
@@ -551,6 +554,28 @@ async def test_what_leaves_no_old_codes_waits_for_nobody(operation: list[dict[st
         answer = await client.send("POST", "/products/_bulk", sent)
     assert (answer.status, answer.gram_status) == (200, "degraded; reason=unknown-mapping")
     assert [found.body for found in opensearch.log] == [sent]
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+async def test_an_alias_that_cannot_be_asked_about_is_not_taken_for_one_without_codes(status: int) -> None:
+    """Its mappings were read, but not which index is written to: an update waits, and nothing wrong is remembered."""
+    members = {"products": {"a": False, "b": True}}
+    opensearch = PaperOpenSearch(indices={"a": BARE, "b": WEIGHTED}, aliases=members, alias_status=status)
+    sent = lines({"update": {"_id": "1"}}, TITLE)
+    async with sidecar(opensearch) as client:
+        refused = await client.send("POST", "/products/_bulk", sent)
+        opensearch.alias_status = 200
+        taken = await client.send("POST", "/products/_bulk", sent)
+    assert (refused.status, taken.status, len(opensearch.log)) == (503, 200, 1)
+    assert "gram" in read(opensearch.log[0].body)[1]["doc"]
+
+
+async def test_a_script_that_gets_no_mark_waits_for_nobody() -> None:
+    """Where the operator has said so, it goes on as it is whatever is known of the index."""
+    opensearch = PaperOpenSearch(lookup_status=503)
+    async with sidecar(opensearch, mark_scripts=False) as client:
+        answer = await client.send("POST", "/products/_bulk", lines({"update": {"_id": "1"}}, RENAMING))
+    assert (answer.status, len(opensearch.log)) == (200, 1)
 
 
 async def test_an_index_is_looked_up_once_until_indices_may_have_changed() -> None:
