@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -64,14 +65,23 @@ def tokens_of(tokenizer: Tokenizer, limits: TokenLimits) -> Tokens:
 
 def new_model(attributes: int, tokens: Tokens, settings: TrainingConfig) -> T5ForConditionalGeneration:
     """A model from scratch; `warm.warm_start` gives it its embeddings, without them it hardly trains."""
-    heads = max(1, settings.d_model // 32)
-    config = T5Config(  # type: ignore[no-untyped-call]
+    config = t5_config(attributes, tokens, settings, width=settings.d_model, encoder_layers=settings.encoder_layers)
+    torch.manual_seed(settings.seed)
+    return T5ForConditionalGeneration(config)
+
+
+def t5_config(
+    attributes: int, tokens: Tokens, settings: TrainingConfig, *, width: int, encoder_layers: int, **others: Any
+) -> T5Config:
+    """A small T5 as we make them; `others` are kept with it, under their names."""
+    heads = max(1, width // 32)
+    return T5Config(  # type: ignore[no-untyped-call]
         vocab_size=tokens.first_attribute + attributes,
-        d_model=settings.d_model,
-        d_kv=settings.d_model // heads,
-        d_ff=settings.d_model * 3,
+        d_model=width,
+        d_kv=width // heads,
+        d_ff=width * 3,
         num_heads=heads,
-        num_layers=settings.encoder_layers,
+        num_layers=encoder_layers,
         num_decoder_layers=settings.decoder_layers,
         relative_attention_num_buckets=16,
         relative_attention_max_distance=64,
@@ -80,9 +90,8 @@ def new_model(attributes: int, tokens: Tokens, settings: TrainingConfig) -> T5Fo
         eos_token_id=tokens.eos,
         decoder_start_token_id=tokens.decoder_start,
         tie_word_embeddings=True,
+        **others,
     )
-    torch.manual_seed(settings.seed)
-    return T5ForConditionalGeneration(config)
 
 
 def input_ids(tokenizer: Tokenizer, texts: Sequence[str], role: Role, tokens: Tokens) -> list[list[int]]:

@@ -23,7 +23,7 @@ from transformers import T5ForConditionalGeneration as T5
 from transformers.modeling_outputs import BaseModelOutput
 
 from gram_exporter.config import TrainingConfig
-from gram_exporter.model import ENCODED_AT_ONCE, PROMPTS, TokenLimits, padded
+from gram_exporter.model import ENCODED_AT_ONCE, PROMPTS, TokenLimits, padded, t5_config
 from gram_exporter.warm import LOGIT_RANGE, NOISE, calm_decoder
 from gram_plugin.contract.bundle import Tokens
 from gram_plugin.contract.codes import Attribute, Role, readable_value
@@ -205,7 +205,11 @@ class Pretrained:
     def _led(self, reader: Any, attributes: Sequence[Attribute], tokens: Tokens, settings: TrainingConfig) -> Any:
         """Our decoder after an encoder."""
         self._grow(reader, max(self.tokenizer.get_vocab_size(), self.config.vocab_size))
-        model = reader_writer(_config_of(reader.config, tokens, len(attributes), settings))
+        own = {_TEXT_ENCODER: reader.config.to_dict()}
+        width = reader.config.hidden_size
+        # T5's own encoder is thrown away: one layer is the least that it can have.
+        config = t5_config(len(attributes), tokens, settings, width=width, encoder_layers=1, **own)
+        model = reader_writer(config)
         model.encoder.reader.load_state_dict(reader.state_dict())
         model.eval()  # dropout would be in the first vectors of attributes
         with torch.no_grad():
@@ -253,27 +257,6 @@ class Pretrained:
         longest = vectors.norm(dim=1).max().clamp_min(1e-6)
         scaled: torch.Tensor = vectors * (LOGIT_RANGE / longest)  # (attributes, width)
         return scaled
-
-
-def _config_of(reader: PretrainedConfig, tokens: Tokens, attributes: int, settings: TrainingConfig) -> T5Config:
-    heads = max(1, reader.hidden_size // 32)
-    return T5Config(  # type: ignore[no-untyped-call]
-        vocab_size=tokens.first_attribute + attributes,
-        d_model=reader.hidden_size,
-        d_kv=reader.hidden_size // heads,
-        d_ff=reader.hidden_size * 3,
-        num_heads=heads,
-        num_layers=1,
-        num_decoder_layers=settings.decoder_layers,
-        relative_attention_num_buckets=16,
-        relative_attention_max_distance=64,
-        dropout_rate=settings.dropout,
-        pad_token_id=tokens.pad,
-        eos_token_id=tokens.eos,
-        decoder_start_token_id=tokens.decoder_start,
-        tie_word_embeddings=True,
-        text_encoder=reader.to_dict(),
-    )
 
 
 def _unusable(folder: Path, finding: str) -> TrainingError:

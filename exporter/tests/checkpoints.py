@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,14 +71,9 @@ def _t5(folder: Path, texts: Sequence[str]) -> None:
     T5ForConditionalGeneration(T5Config(vocab_size=words + 28, **_T5)).save_pretrained(folder)  # type: ignore[no-untyped-call]
 
 
-def _mt5(folder: Path, texts: Sequence[str]) -> None:
+def _mt5(folder: Path, texts: Sequence[str], *, tied: bool = False) -> None:
     words = _byte_level(folder, texts)
-    MT5ForConditionalGeneration(MT5Config(vocab_size=words, **_T5)).save_pretrained(folder)
-
-
-def _tied_mt5(folder: Path, texts: Sequence[str]) -> None:
-    words = _byte_level(folder, texts)
-    MT5ForConditionalGeneration(MT5Config(vocab_size=words, tie_word_embeddings=True, **_T5)).save_pretrained(folder)
+    MT5ForConditionalGeneration(MT5Config(vocab_size=words, tie_word_embeddings=tied, **_T5)).save_pretrained(folder)
 
 
 def _bart(folder: Path, texts: Sequence[str]) -> None:
@@ -117,6 +113,6 @@ _MAKERS: Mapping[str, Callable[[Path, Sequence[str]], None]] = {
     "roberta": _roberta,
     "t5": _t5,
     "mt5": _mt5,
-    "tied-mt5": _tied_mt5,
+    "tied-mt5": partial(_mt5, tied=True),
     "bart": _bart,
 }

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from gram_plugin.decode.greatest import greatest
 from gram_plugin.decode.likely import Likely
+from gram_plugin.decode.spans import places_of
 
 Floats = npt.NDArray[np.float32]
 
@@ -54,8 +55,8 @@ class NearestQueries:
         nearest = nearest[cosines[nearest] > 0]  # (nearest,)
         closeness = cosines[nearest].astype(np.float64) ** SHARPNESS  # (nearest,)
         parts = closeness / (closeness.sum() + DOUBT)  # (nearest,)
-        low, counts = self.offsets[nearest], self.offsets[nearest + 1] - self.offsets[nearest]  # (nearest,)
-        place = np.arange(counts.sum()) + np.repeat(low - np.cumsum(counts) + counts, counts)  # (codes of all nearest,)
+        place = places_of(self.offsets, nearest)  # (codes of all nearest,)
+        counts = self.offsets[nearest + 1] - self.offsets[nearest]  # (nearest,)
         return Likely.summed(self.codes[place], self.weights[place] * np.repeat(parts, counts))
 
     def arrays(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from gram_plugin.decode.greatest import greatest
 from gram_plugin.decode.nearest import products
+from gram_plugin.decode.spans import places_of
 
 Floats = npt.NDArray[np.float32]
 Halves = npt.NDArray[np.float16]
@@ -120,9 +121,7 @@ class ClusteredCodes:
             return Shortlist(np.arange(len(scores)), scores, _log_total(scores, self.mass, np.zeros(1, np.int64)))
         near = products(self.centroids, query)  # (clusters,)
         looked_at = self._best_clusters(near + self.centroid_bias, least)  # (looked at,)
-        low = self.offsets[looked_at]  # (looked at,)
-        counts = self.offsets[looked_at + 1] - low  # (looked at,)
-        rows = np.arange(counts.sum()) + np.repeat(low - np.cumsum(counts) + counts, counts)  # (n,)
+        rows = places_of(self.offsets, looked_at)  # (n,)
         scores = self._scores(rows, query)  # (n,)
         return Shortlist(rows, scores, _log_total(scores, near + self.mass, looked_at))
 

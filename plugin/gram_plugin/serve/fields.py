@@ -170,7 +170,7 @@ class FieldCheck:
                     return _of_indices(behind, {newest})
                 alias = await self._upstream.send("GET", f"/_alias/{name}", "", own, None)
                 if alias.status not in (200, 404):  # 404: no alias, but a pattern or a list of indices
-                    return _read(index, alias, fields_of)
+                    return _unread(index, alias.status)
                 writing = _write_indices(json.loads(alias.body), index) if alias.status == 200 else set()
                 return _read(index, mapping, lambda document: _of_indices(document, writing))
             return _read(index, mapping, lambda document: _of_indices(document, set()))
@@ -213,8 +213,12 @@ def fields_of(mappings: Mapping[str, Any]) -> GramFields:
 def _read(index: str, answer: UpstreamAnswer, of: Callable[[Any], GramFields]) -> GramFields:
     if answer.status == 200:
         return of(json.loads(answer.body))
-    _log.warning("the mapping of %r cannot be read: OpenSearch answered %d", index, answer.status)
-    return GramFields.AWAY if answer.status in _OUTAGES else GramFields.UNKNOWN
+    return _unread(index, answer.status)
+
+
+def _unread(index: str, status: int) -> GramFields:
+    _log.warning("the mapping of %r cannot be read: OpenSearch answered %d", index, status)
+    return GramFields.AWAY if status in _OUTAGES else GramFields.UNKNOWN
 
 
 def _of_template(document: Mapping[str, Any]) -> GramFields:
