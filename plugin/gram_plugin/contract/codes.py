@@ -155,6 +155,10 @@ class Code:
         """The keyword that an index holds: `<generation>/<text>`."""
         return f"{check_generation(generation)}/{self.text}"
 
+    def __hash__(self) -> int:
+        """That of the text, which is made once: writing looks a code up many times for each product."""
+        return hash(self.text)
+
     def __str__(self) -> str:
         return self.text
 

@@ -45,7 +45,7 @@ class BulkItem:
     raw_action: bytes
     raw_source: bytes | None
 
-    def with_field(self, name: str, value: Any, *, inside: str | None = None) -> BulkItem:
+    def with_field(self, name: str, value: Any, *, inside: str | None = None, text: bytes = b"") -> BulkItem:
         """The same action with one field of its document set.
 
         The field is spliced in before the closing brace, so all else stays as sent, byte for byte: numbers that a float
@@ -55,6 +55,7 @@ class BulkItem:
             name: of the field.
             value: what it gets.
             inside: the object of the source that is meant, such as the `doc` of an update; None for the source itself.
+            text: the value as JSON, where it is there already; empty where it has to be made.
 
         Raises:
             ValueError: the item has no such document to change.
@@ -63,9 +64,10 @@ class BulkItem:
         if self.raw_source is None or self.source is None or not isinstance(document, dict):
             raise ValueError(f"line {self.line}: {self.action} has no document")
         changed = {**{key: found for key, found in document.items() if not _is_of(key, name)}, name: value}
+        member = _json_bytes(name) + b":" + (text or _json_bytes(value))
         if inside is None:
-            return replace(self, source=changed, raw_source=_with_member(self.raw_source, document, name, value))
-        raw = _replaced(self.raw_source, inside, lambda text: _with_member(text, document, name, value))
+            return replace(self, source=changed, raw_source=_with_member(self.raw_source, document, name, member))
+        raw = _replaced(self.raw_source, inside, lambda there: _with_member(there, document, name, member))
         return replace(self, source={**self.source, inside: changed}, raw_source=raw)
 
 
@@ -186,13 +188,12 @@ class _Member:
     value_at: int
 
 
-def _with_member(text: bytes, document: Mapping[str, Any], name: str, value: Any) -> bytes:
-    """The text of a document with a member at its end, in the place of all that have that name."""
-    member = _json_bytes({name: value})[1:]
+def _with_member(text: bytes, document: Mapping[str, Any], name: str, member: bytes) -> bytes:
+    """The text of a document with a member at its end, in the place of all that have its name."""
     if not any(_is_of(key, name) for key in document):  # the usual case is not read again
-        return text.rstrip()[:-1].rstrip() + (b"," if document else b"") + member
+        return text.rstrip()[:-1].rstrip() + (b"," if document else b"") + member + b"}"
     kept = b",".join(found.raw for found in _members(text) if not _is_of(found.key, name)).rstrip()
-    return _opening(text) + kept + (b"," if kept else b"") + member
+    return _opening(text) + kept + (b"," if kept else b"") + member + b"}"
 
 
 def _replaced(text: bytes, key: str, change: Callable[[bytes], bytes]) -> bytes:
@@ -232,9 +233,9 @@ def _is_of(key: str, name: str) -> bool:
     return key == name or key.startswith(f"{name}.")
 
 
-def _json_bytes(document: Mapping[str, Any]) -> bytes:
-    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+def _json_bytes(value: Any) -> bytes:
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     try:
         return text.encode()
     except UnicodeEncodeError:  # a lone surrogate can only travel as an escape
-        return json.dumps(document, separators=(",", ":")).encode()
+        return json.dumps(value, separators=(",", ":")).encode()

@@ -136,7 +136,7 @@ class Clerk:
         await self._pacer.take(len(products))
         coded = await self._coder.code_products([product.source for product in products])
         refuse_silence(coded)
-        return [replace(codes, gram=fitting(codes.gram, self._rules.fields)) for codes in coded]
+        return [replace(codes, gram=fitting(codes.gram, self._rules.fields), text=b"") for codes in coded]
 
     def book(self, product: Stored, codes: Coded, written: Written, page: Page) -> None:
         """Counts a product whose write is settled."""

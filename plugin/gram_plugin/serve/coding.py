@@ -7,28 +7,21 @@ without any text to read is coded with no codes: that is an answer, and nothing 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
-import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
 from gram_plugin.contract.codes import MAX_PRODUCT_CODES, Code, Role, ScoredCode
-from gram_plugin.contract.text import Rendering, render_product, source_hash
+from gram_plugin.contract.text import Rendering
 from gram_plugin.errors import GramError, OverloadError
-from gram_plugin.search.document import gram_object, pending_object
+from gram_plugin.search.document import gram_object, pending_object, replacing
 from gram_plugin.serve.batching import Batcher
 from gram_plugin.serve.breaker import Breaker
 from gram_plugin.serve.cache import LatestCache
-
-_log = logging.getLogger(__name__)
-
-
-Tags = Callable[[Mapping[str, Any]], Sequence[Code]]
-"""From a product document to the codes that it surely has."""
+from gram_plugin.serve.reading import RECENT, Reader, Tags, Text, Unreadable
 
 
 class Reason(StrEnum):
@@ -99,11 +92,13 @@ class Coded:
     """The `gram` object of one document; `reason` says why it has no codes, None where it was coded.
 
     `said` is what the model, or the rendering, said of the document itself; empty where it is not to blame.
+    `text` is what `replacing` makes of `gram`, as JSON, for whoever writes it; empty where it was not made.
     """
 
     gram: Mapping[str, Any]
     reason: Reason | None = None
     said: str = ""
+    text: bytes = field(default=b"", compare=False)
 
 
 @dataclass(frozen=True)
@@ -123,14 +118,13 @@ class _Failure:
     said: str = ""
 
 
-@dataclass(frozen=True)
-class _Text:
-    """A product rendered at `at`, the hash that stands for its text and model, and the codes that it surely has."""
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A product that was coded before: hash of its text, whether that has words, and its `gram` object as JSON."""
 
-    rendered: str
     hash: str
-    at: datetime
-    tags: tuple[Code, ...] = ()
+    has_words: bool
+    text: bytes
 
 
 Codes = tuple[ScoredCode, ...]
@@ -185,9 +179,11 @@ class Coder:
         self._patience = patience or Patience()
         self._clock = clock
         self._count = count
-        self._cache: LatestCache[str, _Written] = LatestCache(rules.cache_entries)
-        self._texts: LatestCache[bytes, _Text] = LatestCache(rules.cache_entries)
-        self._names = None if rules.read is None else _names_at_top(rules.read)
+        self._ready: LatestCache[bytes, _Ready] = LatestCache(rules.cache_entries)
+        recent = min(rules.cache_entries, RECENT)
+        self._reader = Reader(rules.rendering, rules.tags, rules.read, recent)
+        # Where products are known by the fields that are read, equal texts of different fields are few.
+        self._cache: LatestCache[str, _Written] = LatestCache(recent if self._reader.names else rules.cache_entries)
         self._places = asyncio.Semaphore(rules.concurrency)
         self._breaker = Breaker(self._patience.failures, self._patience.pause_s)
         self._answered_at = 0.0
@@ -201,7 +197,7 @@ class Coder:
     @property
     def names(self) -> tuple[str, ...] | None:
         """The keys of a document below which something is read; None where that is not known."""
-        return self._names
+        return self._reader.names
 
     def pending(self) -> Mapping[str, Any]:
         """The `gram` object of a document that has to be indexed again for its codes."""
@@ -212,58 +208,49 @@ class Coder:
         batcher = self._batcher
         if batcher is None:
             return [Coded(self.pending(), Reason.NO_MODEL) for _ in sources]
-        texts = await asyncio.to_thread(self._render, sources, batcher.generation)
-        read = [text for text in texts if isinstance(text, _Text)]
-        known = {text.hash: found for text in read if (found := self._cache.get(text.hash)) is not None}
-        missing = {text.hash: text for text in read if text.hash not in known}
-        answers = {**known, **await self._ask(missing, batcher, known=len(known))}
-        self._tell(read, known.keys(), answers)
-        return [
-            self._coded(text, answers, batcher.generation) if isinstance(text, _Text) else self._failed(text)
-            for text in texts
-        ]
+        found = await asyncio.to_thread(self._look, sources, batcher.generation)
+        ready = [product for product in found if isinstance(product, _Ready)]
+        texts = [text for text in found if isinstance(text, Text)]
+        known = {text.hash: codes for text in texts if (codes := self._cache.get(text.hash)) is not None}
+        missing = {text.hash: text for text in texts if text.hash not in known}
+        has_codes = {*known, *(product.hash for product in ready if product.has_words)}
+        answers = {**known, **await self._ask(missing, batcher, known=len(has_codes))}
+        self._tell(ready, texts, known.keys(), answers)
+        return [self._coded(product, answers, batcher.generation) for product in found]
 
     async def read_products(self, sources: Sequence[Mapping[str, Any]]) -> list[Reading | None]:
         """What `code_products` would read of each product, in order; None for one that it cannot. Asks no model."""
         generation = self._batcher.generation if self._batcher else ""
-        texts = await asyncio.to_thread(self._render, sources, generation)
+        texts = await asyncio.to_thread(self._read, sources, generation)
         return [
-            Reading(text.hash, bool(text.rendered), text.tags) if isinstance(text, _Text) else None for text in texts
+            Reading(text.hash, bool(text.rendered), text.tags) if isinstance(text, Text) else None for text in texts
         ]
 
-    def _tell(self, texts: Sequence[_Text], cached: Collection[str], answers: Mapping[str, Answer]) -> None:
+    def _tell(
+        self, ready: Sequence[_Ready], texts: Sequence[Text], cached: Collection[str], answers: Mapping[str, Answer]
+    ) -> None:
         """Counts where the codes of texts came from; what has no words needs none."""
         hashes = [text.hash for text in texts if text.rendered and not isinstance(answers[text.hash], _Failure)]
         hits = sum(key in cached for key in hashes)
         decoded = len(set(hashes) - set(cached))
-        for how, number in ((How.CACHED, hits), (How.DECODED, decoded), (How.JOINED, len(hashes) - hits - decoded)):
+        joined = len(hashes) - hits - decoded
+        hits += sum(product.has_words for product in ready)
+        for how, number in ((How.CACHED, hits), (How.DECODED, decoded), (How.JOINED, joined)):
             self._count(how, number)
 
-    def _render(self, sources: Sequence[Mapping[str, Any]], generation: str) -> list[_Text | _Failure]:
+    def _look(self, sources: Sequence[Mapping[str, Any]], generation: str) -> list[_Ready | Text | Unreadable]:
         at = self._clock()
-        return [self._text_of(source, generation, at) for source in sources]
+        keys = [self._reader.key_of(source) for source in sources]
+        return [
+            (self._ready.get(key) if key else None) or self._reader.read(source, generation, at, key)
+            for source, key in zip(sources, keys, strict=True)
+        ]
 
-    def _text_of(self, source: Mapping[str, Any], generation: str, at: datetime) -> _Text | _Failure:
-        """What is read of a product; the same fields are rendered and tagged once, which costs half a millisecond."""
-        key = None if self._names is None else _digest(source, self._names)
-        known = None if key is None else self._texts.get(key)
-        if known is not None:
-            return known
-        found = self._rendered(source, generation, at)
-        if key is not None and isinstance(found, _Text):
-            self._texts.put(key, found)
-        return found
+    def _read(self, sources: Sequence[Mapping[str, Any]], generation: str) -> list[Text | Unreadable]:
+        at = self._clock()
+        return [self._reader.read(source, generation, at, self._reader.key_of(source)) for source in sources]
 
-    def _rendered(self, source: Mapping[str, Any], generation: str, at: datetime) -> _Text | _Failure:
-        try:
-            rendered = render_product(source, self._rules.rendering)
-            tags = tuple(self._rules.tags(source)) if self._rules.tags else ()
-        except (ValueError, RecursionError) as error:
-            _log.warning("a product cannot be rendered: %r", error)
-            return _Failure(Reason.UNREADABLE, repr(error))
-        return _Text(rendered, source_hash(rendered, generation), at, tags)
-
-    async def _ask(self, missing: Mapping[str, _Text], batcher: Batcher, *, known: int) -> dict[str, Answer]:
+    async def _ask(self, missing: Mapping[str, Text], batcher: Batcher, *, known: int) -> dict[str, Answer]:
         """Codes, or the reason why there are none, by source hash; the request has `known` further texts with codes."""
         empty: dict[str, Answer] = {key: _Written((), text.at) for key, text in missing.items() if not text.rendered}
         asked = {key: text for key, text in missing.items() if text.rendered}
@@ -291,7 +278,7 @@ class Coder:
                 worker.result()  # a defect of ours is not taken for a slow model
         return {**empty, **answers}
 
-    async def _work(self, texts: Iterator[_Text], batcher: Batcher, answers: dict[str, Answer]) -> None:
+    async def _work(self, texts: Iterator[Text], batcher: Batcher, answers: dict[str, Answer]) -> None:
         """Asks the model for one text after another of those that its colleagues leave."""
         for text in texts:
             answers[text.hash] = await self._codes_of(text, batcher)
@@ -325,7 +312,7 @@ class Coder:
             self._breaker.abandoned()
         self._last_failed = next(iter(failed), self._last_failed)
 
-    async def _codes_of(self, text: _Text, batcher: Batcher) -> Answer:
+    async def _codes_of(self, text: Text, batcher: Batcher) -> Answer:
         try:
             async with self._places:
                 scored = await batcher.codes(text.rendered, Role.PRODUCT)
@@ -338,13 +325,21 @@ class Coder:
         self._cache.put(text.hash, written)
         return written
 
-    def _coded(self, text: _Text, answers: Mapping[str, Answer], generation: str) -> Coded:
-        answer = answers[text.hash]
+    def _coded(self, found: _Ready | Text | Unreadable, answers: Mapping[str, Answer], generation: str) -> Coded:
+        if isinstance(found, Unreadable):
+            return self._failed(_Failure(Reason.UNREADABLE, found.said))
+        if isinstance(found, _Ready):
+            return Coded(_gram_of(found.text), text=found.text)
+        answer = answers[found.hash]
         if isinstance(answer, _Failure):
             return self._failed(answer)
-        codes = combined(text.tags, answer.codes, self._rules.max_codes)
+        codes = combined(found.tags, answer.codes, self._rules.max_codes)
         # The same codes get the same time, so that OpenSearch finds nothing new in an update that is sent again.
-        return Coded(gram_object(codes, generation, text.hash, max(text.at, answer.at)))
+        gram = gram_object(codes, generation, found.hash, max(found.at, answer.at))
+        text = json.dumps(replacing(gram), ensure_ascii=False, separators=(",", ":")).encode()
+        if found.key is not None:
+            self._ready.put(found.key, _Ready(found.hash, bool(found.rendered), text))
+        return Coded(gram, text=text)
 
     def _failed(self, failure: _Failure) -> Coded:
         return Coded(self.pending(), failure.reason, failure.said)
@@ -367,18 +362,11 @@ def _without_blame(answers: Mapping[str, Answer]) -> dict[str, Answer]:
     return {key: _Failure(found.reason) if isinstance(found, _Failure) else found for key, found in answers.items()}
 
 
-def _names_at_top(paths: Iterable[str]) -> tuple[str, ...]:
-    """The keys of a document below which a reader of these dotted paths may look: the whole path, or its head."""
-    return tuple(dict.fromkeys(name for path in paths for name in (path, path.partition(".")[0])))
-
-
-def _digest(source: Mapping[str, Any], names: Iterable[str]) -> bytes | None:
-    """Stands for the values of some fields; None where they have no form in JSON."""
-    try:
-        text = json.dumps({name: source[name] for name in names if name in source}, sort_keys=True)
-    except (TypeError, ValueError, RecursionError):
-        return None
-    return hashlib.blake2b(text.encode(), digest_size=16).digest()
+def _gram_of(text: bytes) -> Mapping[str, Any]:
+    """What `gram_object` had made: the inverse of `replacing`."""
+    whole: dict[str, Any] = json.loads(text)
+    weights = whole.pop("weights")
+    return {**whole, "weights": weights[0]} if weights else whole
 
 
 def combined(tags: Sequence[Code], written: Sequence[ScoredCode], most: int) -> Codes:

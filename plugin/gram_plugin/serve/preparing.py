@@ -171,7 +171,8 @@ class Preparer:
             found[marked] = Coded(self._coder.pending(), Reason.UPDATE)
         for place, codes in found.items():
             # In one form everywhere, else an update that repeats a document would not be the same to OpenSearch.
-            item = item.with_field(FIELD, fitting(replacing(codes.gram), planned.fields), inside=place)
+            text = codes.text if planned.fields is GramFields.WEIGHTED else b""
+            item = item.with_field(FIELD, fitting(replacing(codes.gram), planned.fields), inside=place, text=text)
         reason = next((codes.reason for codes in found.values() if codes.reason), None)
         return replace(planned, item=item, reason=reason, coded=bool(found) and reason is None)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from gram_plugin.contract.codes import MAX_CODES, MAX_PRODUCT_CODES, Attribute, Code, Role, ScoredCode
 from gram_plugin.contract.text import Rendering, source_hash
 from gram_plugin.errors import DecodeError
-from gram_plugin.search.document import gram_object, pending_object
+from gram_plugin.search.document import gram_object, pending_object, replacing
 from gram_plugin.serve.batching import Batcher
 from gram_plugin.serve.coding import (
     Coded,
@@ -491,6 +492,40 @@ def test_what_is_remembered_of_a_product_is_what_reading_it_gives(products: list
     remembering = Coder(None, CodingRules(RENDERING, tags=tags, reads=RENDERING.fields))
     expected = asyncio.run(Coder(None, CodingRules(RENDERING, tags=tags)).read_products(products))
     assert [asyncio.run(remembering.read_products([product]))[0] for product in products] == expected
+
+
+@given(st.lists(st.lists(st.dictionaries(KEYS, VALUES, max_size=3), max_size=4), min_size=1, max_size=4))
+def test_what_is_remembered_of_codes_is_what_coding_anew_gives(calls: list[list[dict[str, Any]]]) -> None:
+    """Whatever was coded before, in this call or an earlier one; and what is ready as JSON says the same."""
+
+    def tags(source: Mapping[str, Any]) -> list[Code]:
+        return [word(f"sure{len(str(source.get('specs')))}").code] if source.get("title") else []
+
+    async def coded_by(calls: list[list[dict[str, Any]]], reads: tuple[str, ...] | None) -> list[list[Coded]]:
+        async with coding(WordGenerator(), tags=tags, reads=reads) as coder:
+            return [await coder.code_products(products) for products in calls]
+
+    remembered = asyncio.run(coded_by(calls, RENDERING.fields))
+    assert remembered == asyncio.run(coded_by(calls, None))
+    for found in (found for call in remembered for found in call):
+        assert json.loads(found.text) == replacing(found.gram)
+
+
+async def test_a_product_that_was_coded_is_neither_rendered_nor_combined_again() -> None:
+    """What is ready is counted as remembered, keeps its time and its JSON, and asks nobody."""
+    asked: list[object] = []
+    hours = (datetime(2026, 1, 2, hour, tzinfo=UTC) for hour in range(24))
+    generator = WordGenerator()
+
+    def tags(source: Mapping[str, Any]) -> list[Code]:
+        asked.append(source["price"])
+        return []
+
+    async with coding(generator, tags=tags, reads=("title",), clock=lambda: next(hours)) as coder:
+        (first,) = await coder.code_products([{"title": "shoe", "price": 1}])
+        (again,) = await coder.code_products([{"title": "shoe", "price": 2}])
+    assert (again, again.text) == (first, first.text)
+    assert (asked, generator.texts) == ([1], ["shoe"])
 
 
 async def run_all(calls: Sequence[Awaitable[object]]) -> list[object]:
