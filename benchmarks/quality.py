@@ -32,7 +32,7 @@ from gram_exporter.linear import train_linear
 from gram_exporter.measures import Interval
 from gram_exporter.package import export_bundle
 from gram_exporter.prepare import prepare
-from gram_exporter.record import RECORD
+from gram_exporter.record import RECORD, read_record
 from gram_exporter.rivals.encoder import check_checkpoint, packaged_encoder
 from gram_exporter.rivals.lineup import RivalSettings
 from gram_exporter.servers import running
@@ -58,17 +58,21 @@ MOST_SEARCHED_FIELDS = 8
 class Stage:
     """One bundle of an ablation: what of it differs from the full one.
 
-    `linear_share` None is what held-out queries say; with `settings` of `[training]` the linear arm is made anew.
+    `linear_share` None is what held-out queries say; with `settings` of `[training]` the linear arm is made anew, and
+    where `whole` the generator too, in as many steps.
     """
 
     linear_share: float | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    whole: bool = False
 
 
 STAGES: Mapping[str, Stage] = {
     "full": Stage(),
     "generator alone": Stage(linear_share=0.0),
     "linear arm alone": Stage(linear_share=1.0),
+    "generator alone, not aligned": Stage(linear_share=0.0, settings={"prefer_steps": 0}, whole=True),
+    "generator not aligned": Stage(settings={"prefer_steps": 0}, whole=True),
     "without alignment": Stage(settings={"align_steps": 0}),
     "without neighbours": Stage(settings={"nearest_share": 0.0}),
 }
@@ -270,15 +274,19 @@ def _remade(
     config: Config,
     report: Progress,
 ) -> Path:
-    """The training with its linear arm made by other settings; everything else is the same to the last bit."""
+    """The training with its linear arm made by other settings, all else the same; of a whole stage all made by them."""
     copy = folder / f"training-{'-'.join(stage.settings)}"
     if not copy.is_dir():
         settings = replace(config.training, **stage.settings)
+        draft = copy.with_name(f".{copy.name}")
+        if stage.whole:
+            same = replace(settings, steps=int(read_record(training).figures["steps"]))
+            train(documents, wanted, replace(config, training=same), draft, progress=report)
+            return draft.rename(copy)
         prepared = prepare(documents, wanted, config)
         arm = train_linear(prepared, settings, report)
         if arm is None:
             raise TrainingError("there is no linear arm to take a stage from", next_step="set training.linear_steps")
-        draft = copy.with_name(f".{copy.name}")
         shutil.copytree(training, draft, dirs_exist_ok=True)
         align(arm, prepared, settings, report).arm.save(draft / LINEAR)
         draft.rename(copy)

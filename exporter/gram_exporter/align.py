@@ -22,17 +22,15 @@ from torch import nn
 
 from gram_exporter.config import TrainingConfig
 from gram_exporter.data import Example
+from gram_exporter.judge import Judge, surely_better
 from gram_exporter.linear import descend, query_vectors
 from gram_exporter.prepare import Prepared
 from gram_exporter.trainedarm import TrainedArm
-from gram_exporter.trial import Hits, Probabilities, Trial, scale_of
+from gram_exporter.trial import Hits, Trial, scale_of
 from gram_plugin.contract.features import features_of
 from gram_plugin.decode.nearest import NearestQueries
 from gram_plugin.progress import Progress
 
-FEWEST_HELD = 50
-"""Held-out queries below which nobody could say whether it helped."""
-MOST_HELD = 300
 MOST_QUERIES = 20_000
 BATCH_QUERIES = 64
 RATE = 0.001
@@ -59,37 +57,37 @@ class Aligned:
     figures: Mapping[str, float]
 
 
-def align(arm: TrainedArm, prepared: Prepared, config: TrainingConfig, progress: Progress) -> Aligned:
+def align(
+    arm: TrainedArm, prepared: Prepared, config: TrainingConfig, progress: Progress, judge: Judge | None = None
+) -> Aligned:
     """Aligns an arm and lets it remember asked queries, each as far as held-out feedback gains.
 
     Without enough feedback to hold some out nothing is chosen: the arm is not aligned, and has neighbours only where
     the owner has set their share. The same seed gives the same arm. The figures are those that the choice was made
-    by, so they flatter what was chosen.
+    by, so they flatter what was chosen. `judge` is `Judge.of` the same, where somebody made it before.
     """
-    if len(prepared.held) < FEWEST_HELD or not prepared.queries:
+    judge = judge or Judge.of(prepared, progress)
+    if judge is None:
         share = config.nearest_share
         return Aligned(arm if share is None else with_nearest(arm, prepared, _no_judge, share), {})
-    progress("read the catalogue", 0, 1)
-    judge = _Judge.of(prepared)
-    progress("read the catalogue", 1, 1)
-    worth_of_words = judge.worths(lambda _text: None).mean()
-    figures = {"held_words": float(worth_of_words), "held_arm": judge.worth(arm)}
+
+    def worths(one: TrainedArm) -> npt.NDArray[np.float64]:
+        return judge.worths(one.probabilities)
+
+    def worth(one: TrainedArm) -> float:
+        return float(worths(one).mean())
+
+    figures = {"held_words": judge.worth_of_words, "held_arm": worth(arm)}
     if config.align_steps:
         arm, steps = _aligned(arm, prepared, judge, config, progress)
-        figures |= {"align_steps": float(steps), "held_aligned": judge.worth(arm)}
-    arm = with_nearest(arm, prepared, judge.of_arm, config.nearest_share)
+        figures |= {"align_steps": float(steps), "held_aligned": worth(arm)}
+    arm = with_nearest(arm, prepared, worths, config.nearest_share)
     share = arm.nearest.share if arm.nearest else 0.0
-    return Aligned(arm, {**figures, "nearest_share": share, "held_nearest": judge.worth(arm)})
+    return Aligned(arm, {**figures, "nearest_share": share, "held_nearest": worth(arm)})
 
 
 Worths = Callable[[TrainedArm], npt.NDArray[np.float64]]
 """What the pages of held-out queries are worth with an arm, shape (queries,), 0 to 1."""
-
-
-def surely_better(worths: npt.NDArray[np.float64], than: npt.NDArray[np.float64]) -> bool:
-    """Whether the mean gain, query by query, is above its standard error: less is as likely to be chance."""
-    gain = worths - than
-    return bool(gain.mean() > gain.std() / np.sqrt(len(gain)))
 
 
 def _no_judge(_arm: TrainedArm) -> npt.NDArray[np.float64]:
@@ -126,47 +124,19 @@ def _memory(arm: TrainedArm, queries: Sequence[Example]) -> NearestQueries | Non
     )
 
 
-@dataclass(frozen=True)
-class _Judge:
-    """Held-out queries with what the words find for them."""
-
-    trial: Trial
-    wanted: Mapping[str, Mapping[int, float]]
-    found: Sequence[Hits]
-
-    @classmethod
-    def of(cls, prepared: Prepared) -> _Judge:
-        row_of = {key: row for row, key in enumerate(prepared.ids)}
-        wanted = {
-            text: {row_of[key]: weight for key, weight in products.items()}
-            for text, products in list(prepared.held.items())[:MOST_HELD]
-        }
-        trial = Trial(prepared.texts, prepared.codebook)
-        return cls(trial, wanted, [trial.by_words(text) for text in wanted])
-
-    def worths(self, probabilities: Probabilities) -> npt.NDArray[np.float64]:
-        return self.trial.worths(probabilities, self.wanted, self.found)
-
-    def of_arm(self, arm: TrainedArm) -> npt.NDArray[np.float64]:
-        return self.worths(arm.probabilities)
-
-    def worth(self, arm: TrainedArm) -> float:
-        return float(self.of_arm(arm).mean())
-
-
 def _aligned(
-    arm: TrainedArm, prepared: Prepared, judge: _Judge, config: TrainingConfig, progress: Progress
+    arm: TrainedArm, prepared: Prepared, judge: Judge, config: TrainingConfig, progress: Progress
 ) -> tuple[TrainedArm, int]:
     """The best of the arms on the way and after how many steps it was, if it is surely better than the first."""
     course = _Course(arm, prepared, judge.trial, config, progress)
-    before = judge.of_arm(arm)
+    before = judge.worths(arm.probabilities)
     best, best_worths, best_step = arm, before, 0
     for step in range(config.align_steps):
         course.train_step(step)
         progress("align the linear arm", step + 1, config.align_steps)
         if (step + 1) % LOOKED_AT_EVERY == 0 or step + 1 == config.align_steps:
             found = course.arm()
-            worths = judge.of_arm(found)
+            worths = judge.worths(found.probabilities)
             if worths.mean() > best_worths.mean():
                 best, best_worths, best_step = found, worths, step + 1
     return (best, best_step) if surely_better(best_worths, before) else (arm, 0)

@@ -104,6 +104,9 @@ class TrainingConfig:
         low=0,
         high=10**6,
     )
+    prefer_steps: int = _setting(
+        "most steps that align the generator with what its codes recall; 0 leaves it out", 40, low=0, high=10**6
+    )
     nearest_share: float | None = _setting(
         "part of the nearest asked queries in the linear arm, 0 to 1; what held-out feedback says when left out",
         None,

@@ -1,7 +1,9 @@
-"""The joint loss of GRAM: negative log-likelihood of codes, query side plus λ times product side."""
+"""The losses of GRAM: likelihood of codes, query side plus λ times product side, and preference between codes."""
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,10 +16,27 @@ _OF_DISTANCES = ("t5", "mt5")
 """Model types whose position bias knows distances only, and which scale what tied heads read."""
 
 
+@dataclass(frozen=True)
+class Betas:
+    """How much the winner and the loser of a pair count in `preference_loss`, each > 0."""
+
+    won: float
+    lost: float
+
+
 def code_nll(model: Any, inputs: torch.Tensor, codes: torch.Tensor, *, special: Tokens) -> torch.Tensor:
     """Mean negative log-likelihood of codes given texts, in nats for each code; a scalar.
 
     L = -E_(x,c) Σ_i log Pr(c_i | prompt, x, c_<i)   (arXiv 2504.01403, as quoted in its summaries)
+
+    Args: as of `token_log_probability`.
+    """
+    found = token_log_probability(model, inputs, codes, special=special)  # (texts, per_text, steps)
+    return -found.sum() / (codes.shape[0] * codes.shape[1])
+
+
+def token_log_probability(model: Any, inputs: torch.Tensor, codes: torch.Tensor, *, special: Tokens) -> torch.Tensor:
+    """Log-probability of every token of codes given texts, in nats, 0 where padded; shape (texts, per_text, steps).
 
     The softmax is over what a code can hold: attributes and the end token. With a T5 all codes of a text are decoded
     as one sequence under a block-diagonal causal mask, so that the text's keys and values are computed once; its
@@ -43,8 +62,8 @@ def code_nll(model: Any, inputs: torch.Tensor, codes: torch.Tensor, *, special: 
     first = special.first_attribute
     output_of = torch.where(codes >= first, codes - first + 1, 0)  # (texts, per_text, steps)
     targets = torch.where(torch.eq(codes, special.pad), IGNORED, output_of).flatten()  # (texts * per_text * steps,)
-    nll = functional.cross_entropy(logits.float().flatten(0, 1), targets, ignore_index=IGNORED, reduction="sum")
-    return nll / (codes.shape[0] * codes.shape[1])
+    nll = functional.cross_entropy(logits.float().flatten(0, 1), targets, ignore_index=IGNORED, reduction="none")
+    return -nll.view(codes.shape)
 
 
 def _packed(decoder: Any, before: torch.Tensor, encoded: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
@@ -94,3 +113,26 @@ def _block_causal(blocks: int, steps: int, like: torch.Tensor) -> torch.Tensor:
 def joint_loss(query_nll: torch.Tensor, product_nll: torch.Tensor, product_weight: float) -> torch.Tensor:
     """L_SFT = L_q + λ · L_t, λ being `product_weight`."""
     return query_nll + product_weight * product_nll
+
+
+def preference_loss(
+    won: torch.Tensor, lost: torch.Tensor, won_before: torch.Tensor, lost_before: torch.Tensor, *, betas: Betas
+) -> torch.Tensor:
+    """GRAM's co-alignment loss over pairs of codes; a scalar.
+
+    L_CA = -E log σ( β_w · log π(c_w)/π_SFT(c_w) - β_l · log π(c_l)/π_SFT(c_l) )   (arXiv 2504.01403, Eq. 6 as quoted)
+
+    Args:
+        won: log π_θ(c_w | q, t) in nats, shape (pairs,), see `of_both`.
+        lost: log π_θ(c_l | q, t), shape (pairs,).
+        won_before: the same of the model before alignment, shape (pairs,).
+        lost_before: likewise.
+        betas: weights of the two terms.
+    """
+    margin = betas.won * (won - won_before) - betas.lost * (lost - lost_before)  # (pairs,)
+    return -functional.logsigmoid(margin).mean()
+
+
+def of_both(given_query: torch.Tensor, given_product: torch.Tensor) -> torch.Tensor:
+    """Log π(c | q, t) with π(c | q, t) = (π(c | q) + π(c | t)) / 2, from the two logarithms; shape as given."""
+    return torch.logaddexp(given_query, given_product) - math.log(2)

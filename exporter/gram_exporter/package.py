@@ -23,6 +23,7 @@ from gram_exporter.record import (
     read_record,
 )
 from gram_exporter.trainedarm import TrainedArm
+from gram_exporter.writing import code_tokens
 from gram_plugin.contract.bundle import (
     CALIBRATION,
     CODEBOOK,
@@ -104,7 +105,7 @@ class _Exporting:
         """Graphs that passed the parity gate, in a bundle that is not calibrated yet."""
         self._progress("exporting graphs", 0.0)
         attributes = len(attributes_of(read_codebook(self._training / CODEBOOK)))
-        columns = parity.code_tokens(self._record.tokens, attributes)
+        columns = code_tokens(self._record.tokens, attributes)
         exact = self._draft("fp32", export_graphs(self._training / MODEL, self._room / "fp32", columns))
         self._progress("comparing with the trained model", 0.3)
         expected = parity.references(load_model(self._training / MODEL), exact, self._texts)

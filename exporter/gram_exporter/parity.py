@@ -12,12 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from transformers.modeling_outputs import BaseModelOutput
 
 from gram_exporter.record import CalibrationText
-from gram_plugin.contract.bundle import Tokens
+from gram_exporter.writing import Float32Array, TorchSteps
 from gram_plugin.contract.codebook import attributes_of
 from gram_plugin.contract.codes import BEAM_WIDTH
 from gram_plugin.decode.beam import Ranking, Steps, search
@@ -27,8 +25,6 @@ from gram_plugin.decode.trie import IntArray
 from gram_plugin.errors import ExportError
 
 SAMPLE_TEXTS = 32
-
-Float32Array = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -59,49 +55,6 @@ class ParityReport:
     greatest_difference: float
     same_best_code: float
     common_codes: float
-
-
-def code_tokens(tokens: Tokens, attributes: int) -> list[int]:
-    """The tokens of codes in order of the exported graph's columns: `eos`, then the attributes."""
-    return [tokens.eos, *range(tokens.first_attribute, tokens.first_attribute + attributes)]
-
-
-class TorchSteps:
-    """The trained model as the `Steps` of a beam search, slow and obvious: no cache at all."""
-
-    def __init__(self, model: Any, batch: Batch, tokens: Tokens, attributes: int) -> None:
-        self._model = model
-        self._offset = tokens.first_attribute - 1
-        self._columns = code_tokens(tokens, attributes)
-        self._mask = torch.from_numpy(batch.mask)  # [texts, tokens]
-        with torch.no_grad():
-            encoder = model.get_encoder()
-            self._hidden = encoder(input_ids=torch.from_numpy(batch.ids), attention_mask=self._mask).last_hidden_state
-        self._text = torch.arange(len(batch.ids))  # [rows]
-        self._prefix = torch.full((len(batch.ids), 1), tokens.decoder_start)  # [rows, steps]
-
-    def first(self) -> Float32Array:
-        """Logits [texts, columns] of the first token."""
-        return self._logits()
-
-    def next(self, rows: IntArray, tokens: IntArray) -> Float32Array:
-        """Logits [beams, columns] after `tokens`; beam i goes on from row `rows[i]`."""
-        chosen = torch.from_numpy(rows)
-        self._text = self._text[chosen]  # [beams]
-        written = torch.from_numpy(tokens)[:, None] + self._offset  # [beams, 1]
-        self._prefix = torch.cat([self._prefix[chosen], written], dim=1)  # [beams, steps]
-        return self._logits()
-
-    def _logits(self) -> Float32Array:
-        with torch.no_grad():
-            found = self._model(
-                encoder_outputs=BaseModelOutput(last_hidden_state=self._hidden[self._text]),
-                attention_mask=self._mask[self._text],
-                decoder_input_ids=self._prefix,
-                use_cache=False,
-            )
-        logits: Float32Array = found.logits[:, -1, self._columns].numpy()
-        return logits
 
 
 @dataclass(frozen=True)

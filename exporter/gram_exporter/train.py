@@ -21,10 +21,12 @@ from gram_exporter.checkpoint import Position, load_checkpoint, save_checkpoint
 from gram_exporter.codebook import code_report
 from gram_exporter.config import Config, TrainingConfig
 from gram_exporter.data import Example, drawn, query_batch
+from gram_exporter.judge import Judge
 from gram_exporter.linear import train_linear
 from gram_exporter.losses import code_nll, joint_loss
 from gram_exporter.model import TokenLimits, input_ids, new_model, padded, tokens_of, train_tokenizer
 from gram_exporter.noise import mistype
+from gram_exporter.prefer import prefer
 from gram_exporter.prepare import Prepared, prepare
 from gram_exporter.pretrained import Pretrained, is_pretrained, vocabulary_weights
 from gram_exporter.record import (
@@ -41,6 +43,7 @@ from gram_exporter.record import (
 )
 from gram_exporter.trainedarm import TrainedArm
 from gram_exporter.warm import Sighting, warm_start
+from gram_exporter.writing import Writer
 from gram_plugin.contract.bundle import LINEAR, TAGGER, Tokens
 from gram_plugin.contract.codebook import attributes_of, write_codebook
 from gram_plugin.contract.codes import Attribute, Role
@@ -96,8 +99,10 @@ def train(
     report("prepare", 1, 1)
     course = Course(config.training, prepared, tokenizer, tokens, begun)
     course.run(output / CHECKPOINT, resume=resume, progress=report)
+    judge = Judge.of(prepared, report)
+    preferred = prefer(course.writer, prepared, config.training, judge, report) if judge else {}
     arm = train_linear(prepared, config.training, report)
-    aligned = align(arm, prepared, config.training, report) if arm else None
+    aligned = align(arm, prepared, config.training, report, judge) if arm else None
     figures = {
         **{f"codebook_{name}": value for name, value in code_report(prepared.codebook).items()},
         "queries_feedback": len(prepared.queries),
@@ -106,6 +111,7 @@ def train(
         "loss_first": course.loss_first,
         "loss_last": course.loss_last,
         "parameters": sum(p.numel() for p in course.model.parameters()),
+        **preferred,
         **(aligned.figures if aligned else {}),
         "seconds": round(time.monotonic() - started, 1),
     }
@@ -138,6 +144,7 @@ class Course:
         self.config, self.prepared, self.tokenizer, self.tokens = config, prepared, tokenizer, tokens
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         attributes = attributes_of(prepared.codebook.entries())
+        self.attributes = len(attributes)
         id_of = {attribute: tokens.first_attribute + at for at, attribute in enumerate(attributes)}
         self.rows = [[*(id_of[a] for a in code.attributes), tokens.eos] for code in prepared.codebook.codes]
         self.model = begun.model(attributes, tokens, config) if begun else self._new_model(id_of)
@@ -180,6 +187,11 @@ class Course:
                 save_checkpoint(checkpoint, self.model, self.optimiser, self._position())
                 saved = now
             progress("train", self.step, self.steps or TIMED_STEPS)
+
+    @property
+    def writer(self) -> Writer:
+        """The model as it is now, ready to write codes."""
+        return Writer(self.model, self.tokenizer, self.tokens, self.rows, self.attributes)
 
     @cached_property
     def fingerprint(self) -> str:

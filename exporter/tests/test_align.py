@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import assume, given
-from hypothesis import strategies as st
 
-from gram_exporter.align import Worths, align, compared_products, surely_better, with_nearest
+from gram_exporter.align import Worths, align, compared_products, with_nearest
 from gram_exporter.config import CatalogueConfig, Config, TrainingConfig
 from gram_exporter.data import Example
 from gram_exporter.linear import train_linear
@@ -163,21 +160,6 @@ def test_neighbours_that_gain_no_more_than_chance_are_left_out(arm: TrainedArm, 
 
     assert with_nearest(arm, prepared, judged([0.3, -0.2, 0.0, 0.0]), None) is arm
     assert with_nearest(arm, prepared, judged([0.3, 0.2, 0.0, 0.0]), None).nearest is not None
-
-
-@given(
-    gains=st.lists(st.floats(-1, 1), min_size=1, max_size=20),
-    worths=st.lists(st.floats(0, 1), min_size=20, max_size=20),
-)
-def test_sure_is_a_mean_gain_above_its_standard_error(gains: list[float], worths: list[float]) -> None:
-    """Paired: what both are worth alike does not count."""
-    than = np.array(worths[: len(gains)])
-    found = than + np.array(gains)
-    differences = [float(a) - float(b) for a, b in zip(found, than, strict=True)]
-    mean = math.fsum(differences) / len(gains)
-    error = math.sqrt(math.fsum((one - mean) ** 2 for one in differences)) / len(gains)
-    assume(abs(mean - error) > 1e-9)
-    assert surely_better(found, than) == (mean > error)
 
 
 def test_neighbours_are_the_asked_queries_with_their_codes(arm: TrainedArm, prepared: Prepared) -> None:

@@ -10,19 +10,16 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch.nn import functional
-from transformers import T5ForConditionalGeneration
 
 from gram_exporter.checkpoint import FILE, load_checkpoint
 from gram_exporter.config import CatalogueConfig, Config, TrainingConfig
 from gram_exporter.data import Example, texts_from_feedback
-from gram_exporter.losses import code_nll, joint_loss
-from gram_exporter.model import TokenLimits, input_ids, new_model, padded, tokens_of, train_tokenizer
+from gram_exporter.model import TokenLimits, tokens_of, train_tokenizer
 from gram_exporter.prepare import prepare
 from gram_exporter.record import CALIBRATION_TEXTS, MODEL, RECORD, read_calibration_texts, read_record
 from gram_exporter.train import CHECKPOINT, Course, sampled, train
 from gram_plugin.contract.codebook import read_codebook
-from gram_plugin.contract.codes import Attribute, Role
+from gram_plugin.contract.codes import Role
 from gram_plugin.errors import TrainingError
 
 TYPES, COLOURS, BRANDS = ("sofa", "lamp", "table"), ("blue", "red"), ("acme", "zed")
@@ -194,30 +191,6 @@ def test_an_empty_catalogue_is_an_error(tmp_path: Path) -> None:
         train({}, {}, CONFIG, tmp_path)
 
 
-def test_loss_equals_a_slow_reference() -> None:
-    """The batched loss is the sum, code by code and step by step, of -log softmax over attributes and end."""
-    attributes = [Attribute.of("type", name) for name in ("sofa", "lamp", "table")]
-    tokenizer = train_tokenizer(["blue sofa", "red lamp", "table"] * 3, 512)
-    tokens = tokens_of(tokenizer, TokenLimits(16, 24))
-    model = new_model(len(attributes), tokens, SETTINGS)
-    torch.nn.Module.eval(model)
-    texts, first = ["a blue sofa", "lamp"], tokens.first_attribute
-    codes = [[first, first + 1, tokens.eos], [first + 2, tokens.eos], [first + 1, tokens.eos], [first, tokens.eos]]
-    rows = input_ids(tokenizer, texts, Role.QUERY, tokens)
-    with torch.no_grad():
-        packed = padded(codes, tokens.pad).view(2, 2, -1)  # (texts, per_text, steps)
-        found = code_nll(model, padded(rows, tokens.pad), packed, special=tokens)
-        each = [_reference_nll(model, rows[at // 2], code, first, tokens.eos) for at, code in enumerate(codes)]
-    torch.testing.assert_close(found, torch.as_tensor(sum(each) / len(each)), rtol=1e-4, atol=1e-4)
-
-
-def _reference_nll(model: T5ForConditionalGeneration, row: list[int], code: list[int], first: int, eos: int) -> float:
-    logits = model(input_ids=torch.tensor([row]), labels=torch.tensor([code])).logits[0]
-    allowed = [eos, *range(first, logits.shape[1])]
-    steps = functional.log_softmax(logits[:, allowed], dim=1)
-    return -sum(float(steps[at, allowed.index(token)]) for at, token in enumerate(code))
-
-
 @pytest.mark.parametrize(
     ("asked", "made", "texts"), [(0, 900, 0), (1, 900, 1), (100, 900, 16), (200, 900, 32), (5000, 900, 32), (3, 0, 64)]
 )
@@ -234,8 +207,3 @@ def test_the_warm_start_counts_a_sample_of_very_many_texts() -> None:
     assert sampled(examples, 100, 1) == examples
     assert first == again != other
     assert first == sorted(set(first)) and len(first) == 20
-
-
-def test_joint_loss_weighs_the_product_side() -> None:
-    """L_q + λ·L_t with λ = 0.5."""
-    assert joint_loss(torch.tensor(2.0), torch.tensor(4.0), 0.5) == 4.0
