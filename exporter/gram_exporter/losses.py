@@ -56,9 +56,7 @@ def token_log_probability(model: Any, inputs: torch.Tensor, codes: torch.Tensor,
     before = torch.cat([start, codes[..., :-1]], dim=-1)  # (texts, per_text, steps)
     packed = model.config.model_type in _OF_DISTANCES
     decoded = (_packed if packed else _apart)(model.get_decoder(), before, encoded, present)  # (texts, codes', d)
-    if packed and model.config.tie_word_embeddings:
-        decoded = decoded * model.config.d_model**-0.5  # (texts, codes', d)
-    logits = _logits(model, decoded, special)  # (texts, codes', outputs)
+    logits = code_logits(model, decoded, special)  # (texts, codes', outputs)
     first = special.first_attribute
     output_of = torch.where(codes >= first, codes - first + 1, 0)  # (texts, per_text, steps)
     targets = torch.where(torch.eq(codes, special.pad), IGNORED, output_of).flatten()  # (texts * per_text * steps,)
@@ -91,9 +89,11 @@ def _apart(decoder: Any, before: torch.Tensor, encoded: torch.Tensor, present: t
     return hidden.reshape(texts, -1, hidden.shape[-1])
 
 
-def _logits(model: Any, decoded: torch.Tensor, special: Tokens) -> torch.Tensor:
-    """What the output layer says of the end token, then of the attributes; shape (texts, codes', outputs)."""
-    found = decoded @ _outputs(model.get_output_embeddings().weight, special).T  # (texts, codes', outputs)
+def code_logits(model: Any, decoded: torch.Tensor, special: Tokens) -> torch.Tensor:
+    """What the output layer says of the end token, then of the attributes; shape (..., outputs) for (..., d)."""
+    if model.config.model_type in _OF_DISTANCES and model.config.tie_word_embeddings:
+        decoded = decoded * model.config.d_model**-0.5  # (..., d)
+    found = decoded @ _outputs(model.get_output_embeddings().weight, special).T  # (..., outputs)
     bias = getattr(model, "final_logits_bias", None)  # BART adds one after its output layer, shape (1, vocabulary)
     return found if bias is None else found + _outputs(bias[0], special)
 

@@ -99,7 +99,7 @@ def train(
     report("prepare", 1, 1)
     course = Course(config.training, prepared, tokenizer, tokens, begun)
     course.run(output / CHECKPOINT, resume=resume, progress=report)
-    judge = Judge.of(prepared, report)
+    judge = Judge.of(prepared, report) if config.training.prefer_steps or config.training.linear_steps else None
     preferred = prefer(course.writer, prepared, config.training, judge, report) if judge else {}
     arm = train_linear(prepared, config.training, report)
     aligned = align(arm, prepared, config.training, report, judge) if arm else None

@@ -11,6 +11,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers.modeling_outputs import BaseModelOutput
 
+from gram_exporter.losses import code_logits
 from gram_exporter.model import input_ids
 from gram_plugin.contract.bundle import Tokens
 from gram_plugin.contract.codes import Role
@@ -33,7 +34,7 @@ class TorchSteps:
     """The trained model as the `Steps` of a beam search, slow and obvious: no cache at all."""
 
     def __init__(self, model: Any, batch: Batch, tokens: Tokens, attributes: int) -> None:
-        self._model = model
+        self._model, self._tokens = model, tokens
         self._offset = tokens.first_attribute - 1
         self._columns = code_tokens(tokens, attributes)
         self._device = next(model.parameters()).device
@@ -68,6 +69,22 @@ class TorchSteps:
         return logits
 
 
+class _CodeSteps(TorchSteps):
+    """The same, without what the model says of words: 250,000 of them for each beam would fill the memory."""
+
+    def _logits(self) -> Float32Array:
+        with torch.no_grad():
+            hidden = self._model.get_decoder()(
+                input_ids=self._prefix,
+                encoder_hidden_states=self._hidden[self._text],
+                encoder_attention_mask=self._mask[self._text],
+                use_cache=False,
+            ).last_hidden_state  # [rows, steps, width]
+            found = code_logits(self._model, hidden[:, -1], self._tokens)  # [rows, columns]
+        logits: Float32Array = found.float().cpu().numpy()
+        return logits
+
+
 class Writer:
     """A model in training, with what it needs to write codes; the model is in evaluation mode while it writes.
 
@@ -85,7 +102,7 @@ class Writer:
         self.model, self.tokenizer, self.tokens, self.rows = model, tokenizer, tokens, rows
         self._attributes = attributes
         columns = [[token - tokens.first_attribute + 1 for token in row[:-1]] for row in rows]
-        self._trie = Trie.of(columns, eos=0)
+        self.trie = Trie.of(columns, eos=0)
 
     def written(
         self, texts: Sequence[str], role: Role, limit: int, *, told: Callable[[int], object] = lambda _done: None
@@ -103,8 +120,8 @@ class Writer:
         nothing = len(input_ids(self.tokenizer, [""], role, self.tokens)[0])
         for start in range(0, len(texts), WRITTEN_AT_ONCE):
             group = ids[start : start + WRITTEN_AT_ONCE]
-            steps = TorchSteps(self.model, Batch.of(group, self.tokens.pad), self.tokens, self._attributes)
-            found = search(self._trie, steps, len(group), width=limit, limit=limit)
+            steps = _CodeSteps(self.model, Batch.of(group, self.tokens.pad), self.tokens, self._attributes)
+            found = search(self.trie, steps, len(group), width=limit, limit=limit)
             told(start + len(group))
             yield from (
                 ranking if len(row) > nothing else Ranking.empty() for row, ranking in zip(group, found, strict=True)

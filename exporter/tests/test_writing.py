@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from gram_exporter.config import TrainingConfig
 from gram_exporter.losses import token_log_probability
 from gram_exporter.model import TokenLimits, input_ids, new_model, padded, tokens_of, train_tokenizer
-from gram_exporter.writing import WRITTEN_AT_ONCE, Writer
+from gram_exporter.writing import WRITTEN_AT_ONCE, TorchSteps, Writer
 from gram_plugin.contract.codes import Role
+from gram_plugin.decode.beam import search
+from gram_plugin.decode.session import Batch
 
 WORDS = ("blue", "red", "sofa", "lamp", "table", "oak")
 
@@ -67,3 +69,13 @@ def test_batches_change_nothing(writer: Writer) -> None:
         assert ranking.code.tolist() == alone.code.tolist()
         np.testing.assert_allclose(ranking.log_probability, alone.log_probability, atol=1e-5)
         assert len(ranking.code) == (3 if text else 0)
+
+
+def test_a_writer_says_what_the_whole_model_says(writer: Writer) -> None:
+    """The steps that read codes alone find what those of the whole output layer find, number by number."""
+    texts = ["red sofa", "lamp", "blue oak table"]
+    batch = Batch.of(input_ids(writer.tokenizer, texts, Role.QUERY, writer.tokens), writer.tokens.pad)
+    whole = search(writer.trie, TorchSteps(writer.model, batch, writer.tokens, 4), 3, width=6, limit=6)
+    for found, expected in zip(writer.written(texts, Role.QUERY, 6), whole, strict=True):
+        assert found.code.tolist() == expected.code.tolist()
+        np.testing.assert_allclose(found.log_probability, expected.log_probability, atol=1e-5)
