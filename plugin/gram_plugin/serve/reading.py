@@ -52,13 +52,15 @@ class Reader:
         tags: the codes that a document surely has; None where only the model is asked.
         reads: paths of all fields that are read; None where that is not known.
         entries: most texts that are remembered.
+
+    Attributes:
+        names: the keys of a document below which something is read; None where that is not known.
     """
 
     def __init__(self, rendering: Rendering, tags: Tags | None, reads: Iterable[str] | None, entries: int) -> None:
         self._rendering = rendering
         self._tags = tags
         self.names = None if reads is None else _names_at_top(reads)
-        """The keys of a document below which something is read; None where that is not known."""
         self._texts: LatestCache[bytes, Text] = LatestCache(entries)
 
     def key_of(self, source: Mapping[str, Any]) -> bytes | None:
