@@ -59,7 +59,7 @@ class Stage:
     """One bundle of an ablation: what of it differs from the full one.
 
     `linear_share` None is what held-out queries say; with `settings` of `[training]` the linear arm is made anew, and
-    where `whole` the generator too, in as many steps.
+    where `whole` the generator too: another training of as many steps, so that chance is part of what it shows.
     """
 
     linear_share: float | None = None
@@ -275,7 +275,7 @@ def _remade(
     report: Progress,
 ) -> Path:
     """The training with its linear arm made by other settings, all else the same; of a whole stage all made by them."""
-    copy = folder / f"training-{'-'.join(stage.settings)}"
+    copy = folder / "-".join(["training", *(f"{name}-{value}" for name, value in stage.settings.items())])
     if not copy.is_dir():
         settings = replace(config.training, **stage.settings)
         draft = copy.with_name(f".{copy.name}")

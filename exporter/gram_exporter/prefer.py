@@ -10,7 +10,6 @@ down the type that both begin with (as RAD-DPO does). It is undone where held-ou
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -68,15 +67,16 @@ def prefer(
     if not config.prefer_steps:
         return {}
     before = best_worths = _worths(writer, judge)
-    best, best_step = copy.deepcopy(writer.model.state_dict()), 0
+    best, best_step = _weights(writer), 0
     course = _Course(writer, taught_by(writer, prepared, judge, config.seed, progress), config)
     for step in range(config.prefer_steps if course.taught else 0):
-        course.train_step(step)
+        if not course.train_step(step):
+            break
         progress("align the generator", step + 1, config.prefer_steps)
         if (step + 1) % LOOKED_AT_EVERY == 0 or step + 1 == config.prefer_steps:
             worths = _worths(writer, judge)
             if worths.mean() > best_worths.mean() and surely_better(worths, before):
-                best, best_worths, best_step = copy.deepcopy(writer.model.state_dict()), worths, step + 1
+                best, best_worths, best_step = _weights(writer), worths, step + 1
     writer.model.load_state_dict(best)
     return {
         "held_written": float(before.mean()),
@@ -175,6 +175,38 @@ def _worths(writer: Writer, judge: Judge) -> Floats:
     return judge.worths(probabilities)
 
 
+def _weights(writer: Writer) -> dict[str, torch.Tensor]:
+    """The model's weights as they are now, kept where there is most memory."""
+    return {name: weight.detach().to("cpu", copy=True) for name, weight in writer.model.state_dict().items()}
+
+
+def log_probabilities(writer: Writer, taught: Sequence[Taught]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log π(c | q, t) of winners and of losers, in nats, shape (queries, PAIRS) each.
+
+    No gradient comes from a loser's beginning as far as it is that of its winner.
+    """
+    rows = [writer.rows[at] for own in taught for at in (*own.won, *own.lost)]
+    device = next(writer.model.parameters()).device
+    codes = padded(rows, writer.tokens.pad).view(len(taught), 2 * PAIRS, -1).to(device)
+    shared = shared_beginning(codes[:, :PAIRS], codes[:, PAIRS:])  # (queries, PAIRS, steps)
+    both = of_both(
+        _of_side(writer, [own.query for own in taught], Role.QUERY, codes, shared),
+        _of_side(writer, [own.product for own in taught], Role.PRODUCT, codes, shared),
+    )  # (queries, 2 * PAIRS)
+    return both[:, :PAIRS], both[:, PAIRS:]
+
+
+def _of_side(
+    writer: Writer, texts: Sequence[str], role: Role, codes: torch.Tensor, shared: torch.Tensor
+) -> torch.Tensor:
+    """Log π(c | text), shape (texts, 2 * PAIRS)."""
+    inputs = padded(input_ids(writer.tokenizer, texts, role, writer.tokens), writer.tokens.pad).to(codes.device)
+    found = token_log_probability(writer.model, inputs, codes, special=writer.tokens)  # (texts, 2 * PAIRS, steps)
+    won, lost = found[:, :PAIRS], found[:, PAIRS:]
+    lost = torch.where(shared, lost.detach(), lost)  # (texts, PAIRS, steps)
+    return torch.cat([won, lost], dim=1).sum(dim=2)
+
+
 class _Course:
     """One alignment under way; the model stays in evaluation mode, so that only what is taught changes it."""
 
@@ -183,44 +215,28 @@ class _Course:
         self.optimiser = torch.optim.AdamW(writer.model.parameters(), lr=RATE, weight_decay=0.0)
         with torch.no_grad():
             groups = range(0, len(taught), BATCH_QUERIES)
-            found = [self._probabilities(taught[start : start + BATCH_QUERIES]) for start in groups]
+            found = [log_probabilities(writer, taught[start : start + BATCH_QUERIES]) for start in groups]
         if found:
             self.won_before = torch.cat([won for won, _ in found])  # (queries, PAIRS)
             self.lost_before = torch.cat([lost for _, lost in found])  # (queries, PAIRS)
 
-    def train_step(self, step: int) -> None:
-        """One step over a batch of queries; everything random follows from the seed and the step."""
+    def train_step(self, step: int) -> bool:
+        """One step over a batch of queries; everything random follows from the seed and the step.
+
+        False, and nothing done, where loss or gradient are no finite numbers: what was learned before is to be kept.
+        """
         rng = np.random.default_rng([self.seed, step, 5])
         self.optimiser.param_groups[0]["lr"] = RATE * (1 - step / self.steps)
         picked = rng.permutation(len(self.taught))[:BATCH_QUERIES]
-        won, lost = self._probabilities([self.taught[at] for at in picked])
+        won, lost = log_probabilities(self.writer, [self.taught[at] for at in picked])
         at = torch.from_numpy(picked).to(won.device)
         loss = preference_loss(
             won.flatten(), lost.flatten(), self.won_before[at].flatten(), self.lost_before[at].flatten(), betas=BETAS
         )
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.writer.model.parameters(), 1.0)
+        norm = torch.nn.utils.clip_grad_norm_(self.writer.model.parameters(), 1.0)
+        if not bool(torch.isfinite(loss.detach() + norm)):
+            return False
         self.optimiser.step()
-
-    def _probabilities(self, taught: Sequence[Taught]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log π(c | q, t) of winners and of losers, in nats; shape (queries, PAIRS) each."""
-        rows = [self.writer.rows[at] for own in taught for at in (*own.won, *own.lost)]
-        device = next(self.writer.model.parameters()).device
-        codes = padded(rows, self.writer.tokens.pad).view(len(taught), 2 * PAIRS, -1).to(device)
-        shared = shared_beginning(codes[:, :PAIRS], codes[:, PAIRS:])  # (queries, PAIRS, steps)
-        sides = [
-            self._side([own.query for own in taught], Role.QUERY, codes, shared),
-            self._side([own.product for own in taught], Role.PRODUCT, codes, shared),
-        ]
-        both = of_both(*sides)  # (queries, 2 * PAIRS)
-        return both[:, :PAIRS], both[:, PAIRS:]
-
-    def _side(self, texts: Sequence[str], role: Role, codes: torch.Tensor, shared: torch.Tensor) -> torch.Tensor:
-        """Log π(c | text), shape (texts, 2 * PAIRS); no gradient where a loser begins as its winner does."""
-        writer = self.writer
-        inputs = padded(input_ids(writer.tokenizer, texts, role, writer.tokens), writer.tokens.pad).to(codes.device)
-        found = token_log_probability(writer.model, inputs, codes, special=writer.tokens)  # (texts, 2 * PAIRS, steps)
-        won, lost = found[:, :PAIRS], found[:, PAIRS:]
-        lost = torch.where(shared, lost.detach(), lost)  # (texts, PAIRS, steps)
-        return torch.cat([won, lost], dim=1).sum(dim=2)
+        return True

@@ -58,6 +58,8 @@ MOST_SIGHTINGS = 100_000
 """Texts of each role that the warm start counts: more tell it nothing new, and all are in memory at once."""
 TIMED_STEPS = 12
 CHECKPOINT_EVERY_S = 30.0
+_LATER_SETTINGS = ("linear_steps", "linear_width", "align_steps", "prefer_steps", "nearest_share")
+"""What is done after joint training: with other values for these its checkpoint is as good."""
 MAX_QUERY_TOKENS = 32
 MAX_PRODUCT_TOKENS = 96
 
@@ -100,7 +102,7 @@ def train(
     course = Course(config.training, prepared, tokenizer, tokens, begun)
     course.run(output / CHECKPOINT, resume=resume, progress=report)
     judge = Judge.of(prepared, report) if config.training.prefer_steps or config.training.linear_steps else None
-    preferred = prefer(course.writer, prepared, config.training, judge, report) if judge else {}
+    preferred = prefer(course.writer(), prepared, config.training, judge, report) if judge else {}
     arm = train_linear(prepared, config.training, report)
     aligned = align(arm, prepared, config.training, report, judge) if arm else None
     figures = {
@@ -188,15 +190,17 @@ class Course:
                 saved = now
             progress("train", self.step, self.steps or TIMED_STEPS)
 
-    @property
     def writer(self) -> Writer:
-        """The model as it is now, ready to write codes."""
+        """The model as it is now, ready to write codes; what the optimiser remembers is given up."""
+        self.optimiser.zero_grad(set_to_none=True)
+        self.optimiser.state.clear()
         return Writer(self.model, self.tokenizer, self.tokens, self.rows, self.attributes)
 
     @cached_property
     def fingerprint(self) -> str:
         """Names the examples and the settings, so that a checkpoint is never resumed with others."""
-        digest = hashlib.blake2b(repr(sorted(asdict(self.config).items())).encode(), digest_size=16)
+        settings = {name: value for name, value in asdict(self.config).items() if name not in _LATER_SETTINGS}
+        digest = hashlib.blake2b(repr(sorted(settings.items())).encode(), digest_size=16)
         digest.update(f"\n{self.tokens}\n{self.tokenizer.to_str()}".encode("utf-8", "surrogatepass"))
         for code in self.prepared.codebook.codes:
             digest.update(f"\n{code.text}".encode())

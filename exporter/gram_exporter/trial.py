@@ -109,7 +109,7 @@ class Trial:
         Returns:
             `page_worth` of every query, float64, shape (queries,), 0 to 1.
         """
-        told = [probabilities(text) for text in wanted]
+        told = (probabilities(text) for text in wanted)  # one at a time: there may be very many codes
         coded = [Hits.none() if probability is None else self.by_codes(probability) for probability in told]
         scale, tried = scale_of(found), list[npt.NDArray[np.float64]]()
         for strength in STRENGTHS:

@@ -22,7 +22,9 @@ from gram_plugin.decode.trie import IntArray, Trie
 Float32Array = npt.NDArray[np.float32]
 
 WRITTEN_AT_ONCE = 64
-"""Texts that the model reads together."""
+"""Most texts that the model reads together."""
+MOST_LOGITS = 32_000_000
+"""Most numbers that one step may give, 4 bytes each: fewer texts are read together where there are many attributes."""
 
 
 def code_tokens(tokens: Tokens, attributes: int) -> list[int]:
@@ -118,8 +120,9 @@ class Writer:
         self.model.eval()
         ids = input_ids(self.tokenizer, texts, role, self.tokens)
         nothing = len(input_ids(self.tokenizer, [""], role, self.tokens)[0])
-        for start in range(0, len(texts), WRITTEN_AT_ONCE):
-            group = ids[start : start + WRITTEN_AT_ONCE]
+        together = max(1, min(WRITTEN_AT_ONCE, MOST_LOGITS // (limit * (self._attributes + 1))))
+        for start in range(0, len(texts), together):
+            group = ids[start : start + together]
             steps = _CodeSteps(self.model, Batch.of(group, self.tokens.pad), self.tokens, self._attributes)
             found = search(self.trie, steps, len(group), width=limit, limit=limit)
             told(start + len(group))

@@ -19,8 +19,19 @@ from test_align import CONFIG, PRODUCTS, WANTED
 from gram_exporter.codebook import Codebook
 from gram_exporter.data import Example
 from gram_exporter.judge import Judge
-from gram_exporter.model import TokenLimits, tokens_of, train_tokenizer
-from gram_exporter.prefer import FREE_PRODUCTS, PAIRS, efficiency, pairs_of, prefer, shared_beginning, taught_by
+from gram_exporter.losses import token_log_probability
+from gram_exporter.model import TokenLimits, input_ids, tokens_of, train_tokenizer
+from gram_exporter.prefer import (
+    FREE_PRODUCTS,
+    PAIRS,
+    Taught,
+    efficiency,
+    log_probabilities,
+    pairs_of,
+    prefer,
+    shared_beginning,
+    taught_by,
+)
 from gram_exporter.prepare import Prepared, prepare
 from gram_exporter.record import MODEL
 from gram_exporter.train import Course, train
@@ -59,8 +70,8 @@ def trained(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Wri
     course.run(tmp_path_factory.mktemp("course"), resume=False, progress=quiet)
     with torch.no_grad():
         words = course.model.shared.weight
-        words += words.std() * torch.randn(words.shape, generator=torch.Generator().manual_seed(0))
-    return course.writer
+        words += words.std() * torch.randn(words.shape, generator=torch.Generator().manual_seed(0)).to(words.device)
+    return course.writer()
 
 
 @pytest.fixture
@@ -140,6 +151,74 @@ def test_pairs_are_of_codes_that_both_sides_write_and_that_one_writes(
         assert set(own.won) <= set(asked.code) & set(offered.code)
         assert set(own.lost) <= set(asked.code) - set(offered.code)
         assert (worth[own.won] > worth[own.lost]).all()
+
+
+def test_a_model_that_spoils_in_alignment_is_the_one_from_before(
+    writer: Writer, trained: Writer, prepared: Prepared, judge: Judge
+) -> None:
+    """Where loss or gradient are no numbers any more it ends, and what was best is kept."""
+    told: list[tuple[str, int, int]] = []
+
+    def spoil(stage: str, done: int, total: int) -> None:
+        told.append((stage, done, total))
+        if (stage, done) == ("align the generator", 3):
+            with torch.no_grad():
+                writer.model.shared.weight[writer.tokens.first_attribute :] = float("nan")
+
+    figures = prefer(writer, prepared, SETTINGS, judge, spoil)
+    assert figures["prefer_steps"] == 0.0
+    assert told[-1] == ("align the generator", 3, 40)
+    assert not changed(writer, trained)
+
+
+def test_probabilities_of_pairs_equal_a_slow_reference_with_its_gradient(trained: Writer, prepared: Prepared) -> None:
+    """Code by code and side by side; a loser teaches nothing up to where it leaves its winner."""
+    first = trained.tokens.first_attribute
+    beginning = [[token - first for token in row[:-1]] for row in trained.rows]
+    long = [at for at, row in enumerate(beginning) if len(row) == 2]
+    siblings = [at for at in long if beginning[at][0] == beginning[long[0]][0]][:2]
+    short = next(at for at, row in enumerate(beginning) if row == beginning[long[0]][:1])
+    other = next(at for at in long if beginning[at][0] != beginning[long[0]][0])
+    won, lost = [siblings[0], short, siblings[0], other], [siblings[1], siblings[0], short, siblings[1]]
+    taught = [
+        Taught(text, product, np.array(won), np.array(lost))
+        for text, product in (("blue comfy seat", prepared.texts[0]), ("shade", prepared.texts[-1]))
+    ]
+    weight = trained.model.shared.weight
+    found = torch.stack(log_probabilities(trained, taught))
+    expected = torch.stack(
+        [
+            torch.stack([_slow(trained, own, int(code), 0) for own in taught for code in own.won]).view(2, PAIRS),
+            torch.stack(
+                [
+                    _slow(trained, own, int(loser), _common(trained.rows[loser], trained.rows[winner]))
+                    for own in taught
+                    for winner, loser in zip(own.won, own.lost, strict=True)
+                ]
+            ).view(2, PAIRS),
+        ]
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    parts = torch.linspace(1, 2, 4 * PAIRS, device=found.device).view(found.shape)
+    gradients = [torch.autograd.grad((parts * one).sum(), weight)[0] for one in (found, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-4)
+
+
+def _common(one: list[int], other: list[int]) -> int:
+    """Tokens that both begin with."""
+    return next(at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+
+
+def _slow(writer: Writer, own: Taught, code: int, untaught: int) -> torch.Tensor:
+    """Log of the mean of both sides' probabilities of one code, whose first tokens teach nothing."""
+    sides = []
+    for text, role in ((own.query, Role.QUERY), (own.product, Role.PRODUCT)):
+        device = writer.model.shared.weight.device
+        inputs = torch.tensor(input_ids(writer.tokenizer, [text], role, writer.tokens), device=device)
+        codes = torch.tensor([[writer.rows[code]]], device=device)
+        tokens = token_log_probability(writer.model, inputs, codes, special=writer.tokens)[0, 0]
+        sides.append(tokens[:untaught].detach().sum() + tokens[untaught:].sum())
+    return (torch.exp(sides[0]) / 2 + torch.exp(sides[1]) / 2).log()
 
 
 def test_a_training_aligns_its_generator_and_resumes_to_the_same_model(tmp_path: Path) -> None:

@@ -158,6 +158,25 @@ def test_a_checkpoint_of_other_data_is_refused(tmp_path: Path) -> None:
         train(PRODUCTS, WANTED, other, tmp_path, resume=True)
 
 
+def test_a_checkpoint_takes_other_settings_for_what_comes_after(tmp_path: Path) -> None:
+    """Joint training is not lost because its alignment, or the linear arm, is to be done otherwise."""
+
+    def stop(stage: str, done: int, _total: int) -> None:
+        if stage == "train" and done == SETTINGS.steps:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(PRODUCTS, WANTED, CONFIG, tmp_path, progress=stop)
+    later = dataclasses.replace(
+        SETTINGS, linear_steps=0, align_steps=0, prefer_steps=0, linear_width=8, nearest_share=0.0
+    )
+    told: list[str] = []
+    config = dataclasses.replace(CONFIG, training=later)
+    train(PRODUCTS, WANTED, config, tmp_path, resume=True, progress=lambda stage, *_: told.append(stage))
+    assert "train" not in told
+    assert not (tmp_path / "linear.npz").exists()
+
+
 LAMPS = {key: 1.0 for key, value in PRODUCTS.items() if value["kind"] == "lamp"}
 RED_FIRST = {key: 1.0 + (PRODUCTS[key]["colour"] == "red") for key in WANTED["couch"]}
 

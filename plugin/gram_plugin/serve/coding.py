@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,7 +22,7 @@ from gram_plugin.search.document import gram_object, pending_object, replacing
 from gram_plugin.serve.batching import Batcher
 from gram_plugin.serve.breaker import Breaker
 from gram_plugin.serve.cache import LatestCache
-from gram_plugin.serve.reading import RECENT, Reader, Tags, Text, Unreadable
+from gram_plugin.serve.reading import Reader, Tags, Text, Unreadable
 
 
 class Reason(StrEnum):
@@ -132,10 +133,21 @@ Codes = tuple[ScoredCode, ...]
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """The codes that the model wrote for a text, and when."""
+    """The codes that the model wrote for a text, likeliest first, how likely they are, and when that was."""
 
-    codes: Codes
+    found: tuple[Code, ...]
+    likely: array[float]
     at: datetime
+
+    @classmethod
+    def of(cls, codes: Codes, at: datetime) -> _Written:
+        """As little of the codes as has to be remembered for each of many texts."""
+        return cls(tuple(item.code for item in codes), array("d", (item.probability for item in codes)), at)
+
+    @property
+    def codes(self) -> Codes:
+        """The codes with their probabilities."""
+        return tuple(map(ScoredCode, self.found, self.likely))
 
 
 Answer = _Written | _Failure
@@ -180,10 +192,8 @@ class Coder:
         self._clock = clock
         self._count = count
         self._ready: LatestCache[bytes, _Ready] = LatestCache(rules.cache_entries)
-        recent = min(rules.cache_entries, RECENT)
-        self._reader = Reader(rules.rendering, rules.tags, rules.read, recent)
-        # Where products are known by the fields that are read, equal texts of different fields are few.
-        self._cache: LatestCache[str, _Written] = LatestCache(recent if self._reader.names else rules.cache_entries)
+        self._reader = Reader(rules.rendering, rules.tags, rules.read, rules.cache_entries)
+        self._cache: LatestCache[str, _Written] = LatestCache(rules.cache_entries)
         self._places = asyncio.Semaphore(rules.concurrency)
         self._breaker = Breaker(self._patience.failures, self._patience.pause_s)
         self._answered_at = 0.0
@@ -252,7 +262,7 @@ class Coder:
 
     async def _ask(self, missing: Mapping[str, Text], batcher: Batcher, *, known: int) -> dict[str, Answer]:
         """Codes, or the reason why there are none, by source hash; the request has `known` further texts with codes."""
-        empty: dict[str, Answer] = {key: _Written((), text.at) for key, text in missing.items() if not text.rendered}
+        empty: dict[str, Answer] = {key: _Written.of((), text.at) for key, text in missing.items() if not text.rendered}
         asked = {key: text for key, text in missing.items() if text.rendered}
         if not asked:
             return empty
@@ -321,7 +331,7 @@ class Coder:
         except GramError as error:
             return _Failure(Reason.MODEL, str(error))
         self._answered_at = asyncio.get_running_loop().time()
-        written = _Written(select_codes(scored, self._rules), self._clock())
+        written = _Written.of(select_codes(scored, self._rules), self._clock())
         self._cache.put(text.hash, written)
         return written
 

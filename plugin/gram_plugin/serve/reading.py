@@ -19,9 +19,6 @@ _log = logging.getLogger(__name__)
 Tags = Callable[[Mapping[str, Any]], Sequence[Code]]
 """From a product document to the codes that it surely has."""
 
-RECENT = 1_000
-"""Most products of which more than the outcome is kept: enough for those that are read and then coded in one go."""
-
 
 @dataclass(frozen=True)
 class Text:

@@ -528,6 +528,17 @@ async def test_a_product_that_was_coded_is_neither_rendered_nor_combined_again()
     assert (asked, generator.texts) == ([1], ["shoe"])
 
 
+async def test_a_text_is_not_coded_again_whatever_else_changes_beside_it() -> None:
+    """A price within the object that is read, equal products of one call, more of them than any short memory holds."""
+    generator = WordGenerator()
+    numbers = range(1_200)
+    async with coding(generator, cache_entries=5_000, max_queue=128, reads=RENDERING.fields) as coder:
+        for stock in (1, 2):
+            products = [{"title": f"shoe{number}", "specs": {"stock": stock}} for number in numbers]
+            assert await coder.code_products(products * 2) == [coded(f"shoe{number}") for number in numbers] * 2
+    assert sorted(generator.texts) == sorted(f"shoe{number}" for number in numbers)
+
+
 async def run_all(calls: Sequence[Awaitable[object]]) -> list[object]:
     """The results of concurrent calls."""
     return list(await asyncio.gather(*calls))
