@@ -90,6 +90,17 @@ def test_the_exact_model_number_stays_first(client: OpenSearch, index_name: str,
     assert sorted(kept) == sorted(lost)
 
 
+@pytest.mark.parametrize("mode", [Mode.RERANK, Mode.RECALL])
+@pytest.mark.parametrize("title", ["Transport Box, Sand", "Low-top Shoe", "Haldemar Oak Night Table"])
+def test_a_copied_title_stays_first(client: OpenSearch, index_name: str, title: str, mode: Mode) -> None:
+    """From three words on, as they stand in the title, whatever the codes of products that share some of them."""
+    part = title.split()[0]
+    store(client, index_name, {"exact": {"title": title}, "code-near": {"title": f"{part} mouse"}})
+    body = {"query": {"match": {"title": title}}}
+    assert order(answer(client, index_name, body, mode)) == ["exact", "code-near"]
+    assert order(answer(client, index_name, body, mode, keep_exact=False)) == ["code-near", "exact"]
+
+
 @pytest.mark.parametrize("typed", ["ub5379k", "UB 5379K", "ub-5379k"])
 def test_however_the_number_is_written(client: OpenSearch, index_name: str, typed: str) -> None:
     """With, without and in place of its hyphen the number leads to its product, once the search finds it."""

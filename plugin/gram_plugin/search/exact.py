@@ -34,7 +34,7 @@ UNKNOWN_FIELDS = 64
 """Fields that a pattern such as `*` is taken for."""
 MAX_CHARS = 256
 """Longest identifier, phrase or query that is looked for."""
-FEWEST_WORDS = 4
+FEWEST_WORDS = 3
 """A query of fewer words is too often a part of something else: `running shoes` of `socks for running shoes`.
 
 Two characters count as one word in scripts that put no spaces between words.
