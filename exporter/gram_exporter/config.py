@@ -89,7 +89,7 @@ class TrainingConfig:
     )
     d_model: int = _setting("width of the model", 192, low=32, high=4096)
     encoder_layers: int = _setting("layers of the encoder", 3, low=1, high=48)
-    decoder_layers: int = _setting("layers of the decoder", 2, low=1, high=48)
+    decoder_layers: int = _setting("layers of the decoder", 1, low=1, high=48)
     vocabulary: int = _setting("text tokens of the tokenizer", 8000, low=512, high=250_000)
     dropout: float = _setting("part of activations dropped in training", 0.05, low=0.0, high=0.9)
     batch_texts: int = _setting("texts in one batch", 64, low=2, high=65_536)
