@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gram_exporter.config import TrainingConfig
 from gram_exporter.losses import token_log_probability
 from gram_exporter.model import TokenLimits, input_ids, new_model, padded, tokens_of, train_tokenizer
-from gram_exporter.writing import WRITTEN_AT_ONCE, TorchSteps, Writer
+from gram_exporter.writing import MOST_LOGITS, WRITTEN_AT_ONCE, TorchSteps, Writer
 from gram_plugin.contract.codes import Role
 from gram_plugin.decode.beam import search
 from gram_plugin.decode.session import Batch
@@ -79,3 +79,15 @@ def test_a_writer_says_what_the_whole_model_says(writer: Writer) -> None:
     for found, expected in zip(writer.written(texts, Role.QUERY, 6), whole, strict=True):
         assert found.code.tolist() == expected.code.tolist()
         np.testing.assert_allclose(found.log_probability, expected.log_probability, atol=1e-5)
+
+
+def test_fewer_texts_are_read_together_where_a_step_would_give_too_much(writer: Writer) -> None:
+    """Numbers of all beams count: two texts at once, or one, however wide the beam; the codes are the same."""
+    texts, told = ["red sofa", "lamp", "blue oak table"], list[int]()
+    for most, done in ((2, [2, 3]), (1, [1, 2, 3]), (0, [1, 2, 3])):
+        told.clear()
+        width = MOST_LOGITS // (5 * most) if most else MOST_LOGITS
+        found = list(writer.written(texts, Role.QUERY, width, told=told.append))
+        assert told == done
+        expected = writer.written(texts, Role.QUERY, 6)
+        assert [ranking.code.tolist() for ranking in found] == [ranking.code.tolist() for ranking in expected]

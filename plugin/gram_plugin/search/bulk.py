@@ -64,7 +64,7 @@ class BulkItem:
         if self.raw_source is None or self.source is None or not isinstance(document, dict):
             raise ValueError(f"line {self.line}: {self.action} has no document")
         changed = {**{key: found for key, found in document.items() if not _is_of(key, name)}, name: value}
-        member = _json_bytes(name) + b":" + (text or _json_bytes(value))
+        member = json_bytes(name) + b":" + (text or json_bytes(value))
         if inside is None:
             return replace(self, source=changed, raw_source=_with_member(self.raw_source, document, name, member))
         raw = _replaced(self.raw_source, inside, lambda there: _with_member(there, document, name, member))
@@ -233,7 +233,8 @@ def _is_of(key: str, name: str) -> bool:
     return key == name or key.startswith(f"{name}.")
 
 
-def _json_bytes(value: Any) -> bytes:
+def json_bytes(value: Any) -> bytes:
+    """A value as JSON as short as it can be, in UTF-8; with escapes where UTF-8 cannot hold it."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     try:
         return text.encode()

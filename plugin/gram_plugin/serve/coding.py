@@ -18,6 +18,7 @@ from typing import Any
 from gram_plugin.contract.codes import MAX_PRODUCT_CODES, Code, Role, ScoredCode
 from gram_plugin.contract.text import Rendering
 from gram_plugin.errors import GramError, OverloadError
+from gram_plugin.search.bulk import json_bytes
 from gram_plugin.search.document import gram_object, pending_object, replacing
 from gram_plugin.serve.batching import Batcher
 from gram_plugin.serve.breaker import Breaker
@@ -250,11 +251,12 @@ class Coder:
 
     def _look(self, sources: Sequence[Mapping[str, Any]], generation: str) -> list[_Ready | Text | Unreadable]:
         at = self._clock()
-        keys = [self._reader.key_of(source) for source in sources]
-        return [
-            (self._ready.get(key) if key else None) or self._reader.read(source, generation, at, key)
-            for source, key in zip(sources, keys, strict=True)
-        ]
+        return [self._found(source, generation, at) for source in sources]
+
+    def _found(self, source: Mapping[str, Any], generation: str, at: datetime) -> _Ready | Text | Unreadable:
+        key = self._reader.key_of(source)
+        ready = None if key is None else self._ready.get(key)
+        return ready or self._reader.read(source, generation, at, key)
 
     def _read(self, sources: Sequence[Mapping[str, Any]], generation: str) -> list[Text | Unreadable]:
         at = self._clock()
@@ -346,7 +348,7 @@ class Coder:
         codes = combined(found.tags, answer.codes, self._rules.max_codes)
         # The same codes get the same time, so that OpenSearch finds nothing new in an update that is sent again.
         gram = gram_object(codes, generation, found.hash, max(found.at, answer.at))
-        text = json.dumps(replacing(gram), ensure_ascii=False, separators=(",", ":")).encode()
+        text = json_bytes(replacing(gram))
         if found.key is not None:
             self._ready.put(found.key, _Ready(found.hash, bool(found.rendered), text))
         return Coded(gram, text=text)
