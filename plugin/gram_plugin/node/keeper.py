@@ -16,11 +16,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any
 
 _PR_SET_PDEATHSIG = 1
@@ -68,26 +68,30 @@ class Order:
 Servers = dict[str, subprocess.Popen[bytes]]
 """Running servers by the exit file of each."""
 
+Signals = SimpleQueue[int]
+"""Signals to end. A handler runs between any two instructions of the waiting thread: a queue's `put` may do that,
+an event's `set` would wait for ever for the lock that the interrupted `wait` holds."""
+
 
 def main() -> None:
     """Keeps the servers of the order on stdin until told to stop."""
-    stop = threading.Event()
+    told = Signals()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda number, _: told.put(number))
     line = sys.stdin.readline()
     if not line:  # the parent died before it could give its order
         return
-    keep(Order.from_json(line), stop)
+    keep(Order.from_json(line), told)
 
 
-def keep(order: Order, stop: threading.Event) -> None:
-    """Starts the servers, watches them until `stop` or the parent's end, and leaves nothing behind."""
+def keep(order: Order, told: Signals) -> None:
+    """Starts the servers, watches them until a signal or the parent's end, and leaves nothing behind."""
     servers: Servers = {}
     try:
         for job in order.jobs:
             servers[job.exit_file] = _start(job, order)
         _answer({"pids": [server.pid for server in servers.values()]})
-        _watch(order.parent, servers, stop)
+        _watch(order.parent, servers, told)
     except (OSError, subprocess.SubprocessError) as error:
         _answer({"error": str(error)})
     finally:
@@ -126,15 +130,23 @@ def _die_with_parent() -> Callable[[], None] | None:
     return ask_kernel
 
 
-def _watch(parent: int, servers: Servers, stop: threading.Event) -> None:
+def _watch(parent: int, servers: Servers, told: Signals) -> None:
     noted: set[str] = set()
-    while not stop.wait(_POLL_S):
+    while not _is_told(told):
         if parent and os.getppid() != parent:
             return
         for exit_file, server in servers.items():
             if exit_file not in noted and server.poll() is not None:
                 Path(exit_file).write_text(f"{server.returncode}\n", encoding="ascii")
                 noted.add(exit_file)
+
+
+def _is_told(told: Signals) -> bool:
+    try:
+        told.get(timeout=_POLL_S)
+    except Empty:
+        return False
+    return True
 
 
 def _end(servers: Sequence[subprocess.Popen[bytes]], grace_s: float) -> None:

@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from queue import SimpleQueue
 from types import FrameType
 
 import uvicorn
@@ -103,17 +104,21 @@ class _Server(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, limit_s: float) -> None:
         super().__init__(config)
-        self._limit_s = limit_s
+        self._told: SimpleQueue[int] = SimpleQueue()
+        threading.Thread(target=_end_at_last, args=(self._told, limit_s), name="gram-end", daemon=True).start()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begins to end, as uvicorn does; from the first signal on the time counts."""
-        if not self.should_exit:
-            threading.Thread(target=_end_at_last, args=(self._limit_s,), name="gram-end", daemon=True).start()
+        """Begins to end, as uvicorn does; from the first signal on the time counts.
+
+        It takes no lock but the queue's own, which a signal may: the main thread can be interrupted holding any other.
+        """
+        self._told.put(sig)
         super().handle_exit(sig, frame)
 
 
-def _end_at_last(limit_s: float) -> None:
-    """Ends the process after `limit_s`, from a thread that ends with it when all went well before."""
+def _end_at_last(told: SimpleQueue[int], limit_s: float) -> None:
+    """Ends the process `limit_s` after a signal, from a thread that ends with it when all went well before."""
+    told.get()
     time.sleep(limit_s)
     last = threading.Timer(1.0, os._exit, (1,))  # the log may be held by the very thread that hangs
     last.daemon = True

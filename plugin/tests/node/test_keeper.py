@@ -78,6 +78,26 @@ def test_a_told_keeper_ends_even_stubborn_servers(folder: ClusterFolder) -> None
     assert [pid for pid in launched.pids if exists(pid)] == []
 
 
+def test_a_signal_that_interrupts_the_wait_for_signals_is_heeded(folder: ClusterFolder) -> None:
+    """Whichever instruction of the wait it interrupts: these keepers do nothing else than begin to wait."""
+    code = "from gram_plugin.node import keeper; keeper._POLL_S = 0; keeper.main()"
+    for _ in range(12):
+        keeper = subprocess.Popen(
+            [sys.executable, "-P", "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        with keeper:
+            try:
+                assert keeper.stdin
+                assert keeper.stdout
+                keeper.stdin.write(order(folder).to_json() + "\n")
+                keeper.stdin.flush()
+                assert keeper.stdout.readline() == '{"pids": []}\n'
+                keeper.terminate()
+                assert keeper.wait(LIMIT_S) == 0
+            finally:
+                keeper.kill()
+
+
 def test_a_temporary_folder_is_removed_at_the_end(folder: ClusterFolder) -> None:
     """Nothing is left of data that nobody asked to keep."""
     end(launch_keeper(order(folder, SLEEP, remove=str(folder.path)), folder))
