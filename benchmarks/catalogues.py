@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from opensearchpy import OpenSearch
 from rich.console import Console
@@ -21,6 +21,7 @@ from gram_plugin.node.node import NodeSettings, start_node
 from gram_plugin.progress import Progress, reporting
 
 Document = Mapping[str, Any]
+Item = TypeVar("Item")
 
 SEED = 1
 FIELDS = ("title", "product_type", "brand", "series", "features", "material", "style", "colour", "size", "description")
@@ -32,8 +33,8 @@ def shop_documents(number: int) -> Iterator[Document]:
     return (offer.document for offer in stream_products(SEED, number))
 
 
-def slices(documents: Iterable[Document], size: int) -> Iterator[Sequence[Document]]:
-    """The documents in lists of `size`; the last may be shorter."""
+def slices(documents: Iterable[Item], size: int) -> Iterator[Sequence[Item]]:
+    """Documents, or what is made of them, in lists of `size`; the last may be shorter."""
     rest = iter(documents)
     while found := list(islice(rest, size)):
         yield found

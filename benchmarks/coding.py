@@ -4,7 +4,8 @@ Ours is the whole library call, from document to `gram` object; the rival gets t
 ways take turns on the same products, which none has seen before, so that noise meets all. Without a bundle one of
 random weights is made (T5, 4 + 2 layers of 256, int8, 10,000 codes): its text tokens are shorter and its beams wider
 than a trained one's, so it is slower. The rival needs the extra [rivals] or `--encoder`; else its rows are missing.
-The last column counts what the cores worked, so it holds on a busy machine too.
+The last column counts what the cores worked, so it holds on a busy machine too. A bundle of fp32 reads several texts at
+once and gets one more table: by the bound of tokens in a batch.
 """
 
 from __future__ import annotations
@@ -18,16 +19,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from catalogues import Document, bundle_of, shop_documents, slices
+from catalogues import Document, Item, bundle_of, shop_documents, slices
 from figures import Table, show, show_place
 from gram_plugin.contract.bundle import read_manifest
+from gram_plugin.contract.codes import MAX_PRODUCT_CODES, Role
 from gram_plugin.contract.text import Rendering, render_product
+from gram_plugin.decode.generator import OnnxGenerator
 from gram_plugin.progress import Progress, reporting
 from gram_plugin.serve.productcoder import ProductCoder
 
@@ -38,6 +41,8 @@ CALLS = (1, 8, 64, 256)
 """Products in a call, for the sweep."""
 LENGTHS = (20, 80, 320, 1000)
 """Characters of a product, for the sweep."""
+TOKENS = (1, 256, 512, 1024, 2048, 4096, 1_000_000)
+"""Bounds of a batch in tokens, padding included, for the sweep; 1 is text by text."""
 RIVAL = "MiniLM-L6"
 
 Work = Callable[[Sequence[Document]], object]
@@ -89,6 +94,8 @@ def main() -> None:
         show(side_by_side(bundle, rival, chosen.products, chosen.round, progress))
         show(by_call(bundle, rival, chosen.sweep, progress))
         show(by_length(bundle, rival, chosen.sweep, progress))
+        if read_manifest(bundle).precision == "fp32":
+            show(by_tokens(bundle, chosen.sweep, progress))
 
 
 def _rival(checkpoint: Path | None, folder: Path) -> Path | None:
@@ -172,7 +179,7 @@ def _work_of_process(documents: Sequence[Document]) -> object:
     return _worker["work"](documents)
 
 
-def _rotated(ways: Sequence[Way], turn: int) -> list[Way]:
+def _rotated(ways: Sequence[Item], turn: int) -> list[Item]:
     first = turn % len(ways)
     return [*ways[first:], *ways[:first]]
 
@@ -235,6 +242,27 @@ def by_length(bundle: Path, rival: Path | None, products: int, progress: Progres
             documents = [_of_length(texts, number, length, rendering) for number in range(products)]
             _add(table, str(length), list(slices(documents, 64)), coder.gram_of, embed)
             progress("sweep of lengths", done + 1, len(LENGTHS))
+    return table
+
+
+def by_tokens(bundle: Path, products: int, progress: Progress) -> Table:
+    """One core, the model by itself, calls of 64 and of all products, by `max_batch_tokens`; bounds take turns."""
+    generator = OnnxGenerator.open(bundle)
+    texts = [render_product(found, generator.manifest.rendering) for found in shop_documents(products)]
+    calls: dict[str, list[Sequence[str]]] = {"calls of 64": list(slices(texts, 64)), "one call": [texts]}
+    spent = dict.fromkeys(((name, bound) for name in calls for bound in TOKENS), 0.0)
+    for name, batches in calls.items():
+        for turn, batch in enumerate(batches):
+            for bound in _rotated(TOKENS, turn):
+                reader = replace(generator, max_batch_tokens=bound)
+                start = time.perf_counter()
+                reader.generate(batch, Role.PRODUCT, MAX_PRODUCT_CODES)
+                spent[name, bound] += time.perf_counter() - start
+            progress(f"sweep of tokens, {name}", turn + 1, len(batches))
+    title = f"one core, fp32, by tokens in a batch, {products:,} products"
+    table = Table(title, ("most tokens", *(f"{name}, products/s" for name in calls)))
+    for bound in TOKENS:
+        table.add(str(bound), *(products / spent[name, bound] for name in calls))
     return table
 
 

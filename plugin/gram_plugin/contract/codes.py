@@ -44,6 +44,8 @@ BEAM_WIDTH = 10
 """GRAM's beam size: most codes that the generator writes for a query."""
 MAX_CODES = 24
 """Most codes that a query is given: what the generator writes, and what the linear arm adds."""
+MAX_BATCH_TOKENS = 1024
+"""Most tokens, padding included, that the model reads at once, if nothing else is said."""
 MAX_PRODUCT_CODES = 24
 """Most codes that a product is given: those that it surely has, and those that the generator adds."""
 

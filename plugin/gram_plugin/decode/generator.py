@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from gram_plugin.contract.bundle import (
     open_bundle,
 )
 from gram_plugin.contract.codebook import Codebook
-from gram_plugin.contract.codes import BEAM_WIDTH, MAX_CODES, Code, Role, ScoredCode
+from gram_plugin.contract.codes import BEAM_WIDTH, MAX_BATCH_TOKENS, MAX_CODES, Code, Role, ScoredCode
 from gram_plugin.contract.tagging import Tagger
 from gram_plugin.contract.text import MAX_QUERY_CHARS
 from gram_plugin.decode.beam import Ranking, search
@@ -53,7 +53,8 @@ class OnnxGenerator:
     """A `contract.codes.Generator` over onnxruntime; safe for one call at a time.
 
     For a query, P(code) = s · P_linear(code) + (1 - s) · P_generator(code), s being the manifest's `linear_share`;
-    of codes outside its beams the generator says 0.
+    of codes outside its beams the generator says 0. What it is asked at once it reads in batches of texts of like
+    length, each of at most `max_batch_tokens` tokens with padding: that bounds the memory of a call.
     """
 
     bundle: Bundle
@@ -64,15 +65,24 @@ class OnnxGenerator:
     beam_width: int
     linear: LinearArm | None
     tags: ProductTags
+    max_batch_tokens: int = MAX_BATCH_TOKENS
 
     @classmethod
-    def open(cls, bundle_path: Path, *, threads: int = 1, beam_width: int = BEAM_WIDTH) -> OnnxGenerator:
+    def open(
+        cls,
+        bundle_path: Path,
+        *,
+        threads: int = 1,
+        beam_width: int = BEAM_WIDTH,
+        max_batch_tokens: int = MAX_BATCH_TOKENS,
+    ) -> OnnxGenerator:
         """Opens a bundle and checks all of it before the first text.
 
         Raises:
             BundleError: the bundle is incomplete, damaged, of another version, or contradicts itself.
         """
-        return cls.of(open_bundle(bundle_path), threads=threads, beam_width=beam_width)
+        found = cls.of(open_bundle(bundle_path), threads=threads, beam_width=beam_width)
+        return replace(found, max_batch_tokens=max_batch_tokens)
 
     @classmethod
     def of(cls, bundle: Bundle, *, threads: int = 1, beam_width: int = BEAM_WIDTH) -> OnnxGenerator:
@@ -139,8 +149,7 @@ class OnnxGenerator:
         """What the generator writes by itself, without the linear arm; raises like `rank`."""
         ids = [self.frame(text, role) for text in texts]
         rankings = [Ranking.empty() for _ in texts]
-        asked = [place for place, found in enumerate(ids) if found]
-        for group in self._groups(asked):
+        for group in self._groups([len(found) for found in ids]):
             batch = Batch.of([ids[place] for place in group], self.manifest.tokens.pad)
             for place, ranking in zip(group, self._search(batch, limit), strict=True):
                 rankings[place] = ranking
@@ -157,11 +166,9 @@ class OnnxGenerator:
         ids = self.tokenizer.encode(readable, add_special_tokens=False).ids
         return self.manifest.tokens.framed(ids, role) if ids else []
 
-    def _groups(self, places: Sequence[int]) -> list[Sequence[int]]:
+    def _groups(self, lengths: Sequence[int]) -> list[list[int]]:
         """Which texts run together; by themselves where they would change each other's numbers."""
-        if self.manifest.precision == "fp32":
-            return [places] if places else []
-        return [[place] for place in places]
+        return batches_of(lengths, self.max_batch_tokens if self.manifest.precision == "fp32" else 0)
 
     def _search(self, batch: Batch, limit: int) -> list[Ranking]:
         width = max(self.beam_width, limit)
@@ -176,6 +183,24 @@ class OnnxGenerator:
                 ranking.code.tolist(), probabilities.tolist(), rarity.tolist(), strict=True
             )
         ]
+
+
+def batches_of(lengths: Sequence[int], most_tokens: int) -> list[list[int]]:
+    """Places of the texts that are read together: texts of like length, so that little is padding.
+
+    Args:
+        lengths: tokens of each text; one of none is in no batch.
+        most_tokens: bound of a batch, texts times the longest of them; a text above it has a batch of its own.
+    """
+    batches: list[list[int]] = []
+    for place in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if not lengths[place]:
+            continue
+        if batches and (len(batches[-1]) + 1) * lengths[place] <= most_tokens:
+            batches[-1].append(place)
+        else:
+            batches.append([place])
+    return batches
 
 
 def blend(written: Ranking, linear: Likely | None, share: float, limit: int) -> Ranking:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
-from gram_plugin.contract.codes import MAX_CODES, MAX_PRODUCT_CODES
+from gram_plugin.contract.codes import MAX_BATCH_TOKENS, MAX_CODES, MAX_PRODUCT_CODES
 from gram_plugin.errors import ConfigError
 from gram_plugin.search.client import CA_VARIABLE, PASSWORD_VARIABLE, URL_VARIABLE, USERNAME_VARIABLE
 from gram_plugin.search.query import Mode
@@ -63,6 +63,9 @@ class ServerSettings:
     max_batch: Annotated[
         int, Setting("most texts that the model reads at once; an int8 model reads one by one", low=1, high=4096)
     ] = 16
+    max_batch_tokens: Annotated[
+        int, Setting("most tokens with padding in such a reading; more texts than fit are read in turn", low=1)
+    ] = MAX_BATCH_TOKENS
     max_wait_ms: Annotated[
         float, Setting("how long a text waits for others to share its batch", low=0, high=10_000)
     ] = 1.0

@@ -102,7 +102,7 @@ def reopened(settings: ShimSettings) -> Generator:
 
     if settings.bundle is None:
         raise ConfigError("no bundle is set", next_step="pass --bundle or set GRAM_BUNDLE")
-    return OnnxGenerator.open(settings.bundle, threads=settings.threads)
+    return OnnxGenerator.open(settings.bundle, threads=settings.threads, max_batch_tokens=settings.max_batch_tokens)
 
 
 def first_model(

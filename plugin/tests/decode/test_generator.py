@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,10 @@ from gram_plugin.contract.codes import BEAM_WIDTH, MAX_CODES, Role
 from gram_plugin.contract.features import BUCKETS, features_of
 from gram_plugin.contract.text import render_query
 from gram_plugin.decode.beam import Ranking
-from gram_plugin.decode.generator import OnnxGenerator, blend, rarity_of
+from gram_plugin.decode.generator import OnnxGenerator, batches_of, blend, rarity_of
 from gram_plugin.decode.likely import Likely
 from gram_plugin.decode.linear import LinearArm
+from gram_plugin.decode.session import Batch, DecoderSteps, Seq2SeqSession
 from gram_plugin.decode.shortlist import ClusteredCodes
 from gram_plugin.errors import BundleError, DecodeError
 
@@ -147,6 +150,44 @@ def test_texts_of_an_int8_bundle_run_one_by_one(edit_manifest: EditManifest) -> 
     texts = ["a red shoe", "a much longer text about something else", "boots"]
     alone = [generator.generate([text], Role.QUERY)[0] for text in texts]
     assert generator.generate(texts, Role.QUERY) == alone
+
+
+@given(st.lists(st.integers(0, 300), max_size=60), st.integers(1, 1000))
+def test_batches_hold_every_text_once_within_their_tokens(lengths: list[int], most: int) -> None:
+    """Padding counted; only a text that is too long by itself exceeds the bound, and it is alone."""
+    batches = batches_of(lengths, most)
+    assert sorted(place for batch in batches for place in batch) == [n for n, length in enumerate(lengths) if length]
+    assert all(len(batch) == 1 or len(batch) * max(lengths[n] for n in batch) <= most for batch in batches)
+
+
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=60), st.integers(300, 3000))
+def test_no_text_that_still_fits_opens_a_batch(lengths: list[int], most: int) -> None:
+    """Batches are as full as the bound lets them be."""
+    for batch, after in pairwise(batches_of(lengths, most)):
+        assert (len(batch) + 1) * lengths[after[0]] > most
+
+
+@pytest.mark.parametrize("most", [1, 40, 10_000])
+def test_a_bound_on_tokens_changes_how_texts_are_read_and_not_what_is_written(
+    generator: OnnxGenerator, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """The same codes in the places of their texts, whatever is read together; no call is larger than the bound."""
+    texts = ["boots", "", "a much longer text about something else entirely", "a red shoe", "shoe", "red boots"]
+    alone = [by_code(generator.rank([text], Role.QUERY)[0]) for text in texts]
+    shapes: list[tuple[int, int]] = []
+    read = Seq2SeqSession.read
+
+    def listening(session: Seq2SeqSession, batch: Batch, *, start: int, offset: int = 0) -> DecoderSteps:
+        shapes.append((len(batch.ids), len(batch.ids[0])))
+        return read(session, batch, start=start, offset=offset)
+
+    monkeypatch.setattr(Seq2SeqSession, "read", listening)
+    found = replace(generator, max_batch_tokens=most).rank(texts, Role.QUERY)
+
+    assert [by_code(ranking) for ranking in found] == [pytest.approx(expected, abs=1e-5) for expected in alone]
+    assert sum(rows for rows, _ in shapes) == 5
+    assert all(rows == 1 or rows * columns <= most for rows, columns in shapes)
+    assert most not in (1, 10_000) or len(shapes) == (5 if most == 1 else 1)
 
 
 @pytest.mark.parametrize(
