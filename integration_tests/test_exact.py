@@ -19,7 +19,7 @@ MOUSE = Code.parse("type=mouse")
 CODES = (ScoredCode(MOUSE, 1.0, 1.0), ScoredCode(Code.parse("type=mouse|brand=x"), 0.8, 1.0))
 OVERWHELMING = ClauseSettings(strength=1e6)
 TEXT = {
-    "title": {"type": "text"},
+    "title": {"type": "text", "fields": {"keyword": {"type": "keyword", "ignore_above": 256}}},
     "german": {"type": "text", "analyzer": "german"},
     "japanese": {"type": "text", "analyzer": "cjk"},
     "sku": {"type": "keyword"},
@@ -99,6 +99,30 @@ def test_a_copied_title_stays_first(client: OpenSearch, index_name: str, title: 
     body = {"query": {"match": {"title": title}}}
     assert order(answer(client, index_name, body, mode)) == ["exact", "code-near"]
     assert order(answer(client, index_name, body, mode, keep_exact=False)) == ["code-near", "exact"]
+
+
+@pytest.mark.parametrize("mode", [Mode.RERANK, Mode.RECALL])
+@pytest.mark.parametrize(
+    ("title", "typed"),
+    [
+        ("Lamp", "lamp"),
+        ("Night Lamp", " night  LAMP"),
+        ("Tischlampe", "tischlampe"),
+        ("夜灯", "夜灯"),
+        ("Haldemar Oak Night Table", "haldemar oak night table"),
+        ("WH-1000XM5", "wh-1000xm5"),
+    ],
+)
+def test_a_title_that_is_the_query_stays_first(
+    client: OpenSearch, index_name: str, title: str, typed: str, mode: Mode
+) -> None:
+    """Of any length and in any case, above a title that holds it and more, where the index keeps titles whole."""
+    store(client, index_name, {"exact": {"title": title}, "code-more": {"title": f"{title} {title} mouse"}})
+    body = {"query": {"match": {"title": typed}}}
+    titles = ("title.raw", "title.keyword")  # the first is another index's
+    assert order(answer(client, index_name, body, mode, titles=titles)) == ["exact", "code-more"]
+    assert order(answer(client, index_name, body, mode, titles=("title.raw",))) == ["code-more", "exact"]
+    assert order(answer(client, index_name, body, mode, titles=titles, keep_exact=False)) == ["code-more", "exact"]
 
 
 @pytest.mark.parametrize("typed", ["ub5379k", "UB 5379K", "ub-5379k"])

@@ -35,9 +35,6 @@ NINE_BITS = 2.0**-8
 _OTHERWISE = ("sort", "search-after", "rescore", "collapse", "count-only", "score-sort")
 SUMS = [name for name in FULL if name not in _OTHERWISE]
 """Requests whose hits are ranked by the sum alone; the others sort by something else, or score a second time."""
-SUMS = [
-    name for name in FULL if name not in ("sort", "search-after", "rescore", "collapse", "count-only", "score-sort")
-]
 
 
 def explained(body: dict[str, Any]) -> dict[str, Any]:
@@ -206,4 +203,5 @@ def test_the_command_prints_tables_and_json(
     assert [(hit["_id"], hit["label"], hit["before"], hit["after"]) for hit in found["hits"]] == [
         ("1", "red couch", 1, 1)
     ]
+    assert found["hits"][0]["exact"] > 0  # dynamic mapping keeps titles as keywords too, and this one is the query
     assert found["codes"]

@@ -38,6 +38,8 @@ NUMBERS = {
     "code-far": {"title": "Optical device"},
     "phrase": {"title": "dark roast coffee"},
     "code-words": {"title": "coffee, a roast of dark beans"},
+    "equal": {"title": "Night Lamp"},
+    "code-more": {"title": "Night Lamp, night lamp mouse"},
 }
 """Titles; the code stands at those whose id says so."""
 # 2.19.4 has no `combined_fields`.
@@ -56,6 +58,7 @@ EXACT_QUERIES: dict[str, tuple[dict[str, Any], str, str]] = {
     "query-string": ({"query_string": {"query": "VL-9983X", "default_field": "title"}}, "exact", "code-near"),
     "simple-query-string": ({"simple_query_string": {"query": "VL-9983X", "fields": ["ti*"]}}, "exact", "code-near"),
     "phrase": ({"match": {"title": '"dark roast" coffee'}}, "phrase", "code-words"),
+    "title": ({"match": {"title": "night lamp"}}, "equal", "code-more"),
 }
 
 
@@ -76,7 +79,8 @@ class Server:
 
 def shop(client: OpenSearch) -> IndexCalibration:
     """The shop of sofas with codes as keywords; λ as it is measured here."""
-    properties = {"title": {"type": "text"}, "price": {"type": "integer"}, "brand": {"type": "keyword"}}
+    title = {"type": "text", "fields": {"keyword": {"type": "keyword"}}}
+    properties = {"title": title, "price": {"type": "integer"}, "brand": {"type": "keyword"}}
     mappings = {"properties": {**properties, **KEYWORDS, "number": {"type": "integer"}}}
     for index in (INDEX, EXACT):
         client.indices.create(index=index, body={"settings": {"number_of_shards": 1}, "mappings": mappings})
@@ -190,11 +194,11 @@ def test_a_point_in_time_tells_its_index_on_both(servers: dict[str, Server], ver
 def test_exact_matches_stay_first_without_weights_on_both(
     servers: dict[str, Server], version: str, name: str, mode: Mode
 ) -> None:
-    """Where codes are keywords alone, an overwhelming one lifts nothing above the number or phrase that was typed."""
+    """Where codes are keywords alone, an overwhelming one lifts nothing above the number, phrase or title that was typed."""
     query, exact, lifted = EXACT_QUERIES[name]
     firsts = []
     for keep_exact in (True, False):
-        settings = ClauseSettings(strength=1e6, weighted=False, keep_exact=keep_exact)
+        settings = ClauseSettings(strength=1e6, weighted=False, keep_exact=keep_exact, titles=("title.keyword",))
         body = enrich({"query": query}, (ScoredCode(SOFA, 1.0, 1.0),), "g1", settings, mode)
         hits = servers[version].client.search(index=EXACT, body=body)["hits"]["hits"]
         firsts.append(hits[0]["_id"])

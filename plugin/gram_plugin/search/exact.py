@@ -1,7 +1,8 @@
 """Exact matches: which words of a query name one thing, and the part of the clause that keeps its bearers on top.
 
-A model number, a quoted phrase and the whole query word by word are what a shopper has in front of him. Codes may
-order the products that hold them, and those that do not, but lift none of the second above one of the first.
+A model number, a quoted phrase, the whole query word by word and a title that is nothing but the query are what a
+shopper has in front of him. Codes may order the products that hold them, and those that do not, but lift none of the
+second above one of the first.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -21,6 +22,9 @@ from gram_plugin.search.words import FIELD_QUERIES, Body, WordQuery, word_querie
 NAME = "gram:exact"
 """Name of the part that holds the whole query; that of a part of it goes on with `:` and what it looks for."""
 
+EQUAL = "gram:equal"
+"""Name of the part that a product matches whose title is the whole query and no more."""
+
 MARGIN = 1.1
 """A tenth more than codes can give, so that rounding of scores in 32 bits decides nothing."""
 
@@ -30,6 +34,8 @@ MAX_PARTS = 8
 """Most full-text parts of one query whose fields are looked in."""
 MAX_CLAUSES = 128
 """Most clauses of all parts together, a phrase in a field being one: OpenSearch allows 1024 in the whole query."""
+MAX_TITLES = 8
+"""Most keyword fields of a title that are looked in: several indices may name theirs differently."""
 UNKNOWN_FIELDS = 64
 """Fields that a pattern such as `*` is taken for."""
 MAX_CHARS = 256
@@ -75,24 +81,59 @@ _AMOUNT = re.compile(
 )
 
 
-def exact_clauses(lexical: Any, text: str | None, points: float) -> list[Body]:
+def exact_clauses(lexical: Any, text: str | None, points: float, titles: Sequence[str] = ()) -> list[Body]:
     """Optional queries, each worth more than `points`, that only products with the exact words match.
 
     One for each identifier and quoted phrase, in any of its spellings, and one for the whole text; each as a phrase in
-    the fields that the lexical query searches. Empty where neither names one thing, or no field is known.
+    the fields that the lexical query searches. One for titles that are the whole text, whatever its length. Empty where
+    neither names one thing, or no field is known.
 
     Args:
         lexical: the customer's query.
         text: what the shopper typed, if the client said it; the texts of the query if None.
         points: the most that codes can give to one product, > 0.
+        titles: fields that hold a product's title as one keyword; an index without them is no error.
     """
     parts = word_queries(lexical)[:MAX_PARTS]
-    if not parts:
-        return []
-    wanted = _wanted(text or parts[0].text, parts[0].wanted)
-    room = max(1, MAX_CLAUSES // sum(map(_width, parts)))
+    whole = text or (parts[0].text if parts else "")
     boost = float(f"{points * MARGIN:.6g}")
-    return [_worth(boost, name, parts, phrases) for name, phrases in _within(wanted, room).items()]
+    found = [_constant(boost, EQUAL, query) for query in _equal(whole, titles)]
+    if parts:
+        wanted = _wanted(whole, parts[0].wanted)
+        room = max(1, MAX_CLAUSES // sum(map(_width, parts)))
+        found += [_worth(boost, name, parts, phrases) for name, phrases in _within(wanted, room).items()]
+    return found
+
+
+def keyword_fields(mappings: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """The fields of an index that hold a text as one keyword, by the text field that they are made of.
+
+    Args:
+        mappings: what stands under `mappings` of an index; `{"title": {"type": "text", "fields": {"keyword": …}}}`
+            gives `{"title": ("title.keyword",)}`. Objects are looked into, nested ones and ours are not.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    below = [("", mappings.get("properties"))]
+    while below:
+        path, properties = below.pop()
+        for name, field in properties.items() if isinstance(properties, Mapping) else ():
+            place = f"{path}{name}"
+            if not isinstance(field, Mapping) or place == "gram":
+                continue
+            if field.get("type", "object") == "object":
+                below.append((f"{place}.", field.get("properties")))
+            elif twins := _keywords_of(place, field):
+                found[place] = twins
+    return found
+
+
+def all_keywords(indices: Iterable[Mapping[str, tuple[str, ...]]]) -> dict[str, tuple[str, ...]]:
+    """The `keyword_fields` of several indices together."""
+    found: dict[str, dict[str, None]] = {}
+    for keywords in indices:
+        for name, twins in keywords.items():
+            found.setdefault(name, {}).update(dict.fromkeys(twins))
+    return {name: tuple(twins) for name, twins in found.items()}
 
 
 def most_points(clause: Mapping[str, Any]) -> float:
@@ -161,6 +202,24 @@ def _wanted(whole: str, written: str) -> dict[str, list[str]]:
     return wanted
 
 
+def _keywords_of(place: str, field: Mapping[str, Any]) -> tuple[str, ...]:
+    if field.get("type") == "keyword":
+        return (place,)
+    inner = field.get("fields")
+    found = inner.items() if field.get("type") == "text" and isinstance(inner, Mapping) else ()
+    kinds = ((name, kind) for name, kind in found if isinstance(kind, Mapping))
+    return tuple(f"{place}.{name}" for name, kind in kinds if kind.get("type") == "keyword")
+
+
+def _equal(whole: str, titles: Sequence[str]) -> list[Body]:
+    """The query that titles match which are `whole`, however its letters are cased; none where nothing can."""
+    value = " ".join(whole.split())
+    if not titles or len(value) > MAX_CHARS or _WORD.search(value) is None:
+        return []
+    queries = [{"term": {field: {"value": value, "case_insensitive": True}}} for field in titles[:MAX_TITLES]]
+    return [queries[0] if len(queries) == 1 else {"bool": {"should": queries}}]
+
+
 def _within(wanted: Mapping[str, list[str]], room: int) -> dict[str, list[str]]:
     """At most `room` phrases, each part's first spelling before anybody's second."""
     places = [(at, name) for name, phrases in wanted.items() for at in range(len(phrases))]
@@ -177,8 +236,11 @@ def _width(part: WordQuery) -> int:
 def _worth(boost: float, name: str, parts: Sequence[WordQuery], phrases: Sequence[str]) -> Body:
     queries = [_as_phrase(part, phrase) for part in parts for phrase in phrases]
     distinct = [query for at, query in enumerate(queries) if query not in queries[:at]]
-    found = distinct[0] if len(distinct) == 1 else {"bool": {"should": distinct}}
-    return {"constant_score": {"filter": found, "boost": boost, "_name": name}}
+    return _constant(boost, name, distinct[0] if len(distinct) == 1 else {"bool": {"should": distinct}})
+
+
+def _constant(boost: float, name: str, query: Body) -> Body:
+    return {"constant_score": {"filter": query, "boost": boost, "_name": name}}
 
 
 def _as_phrase(part: WordQuery, phrase: str) -> Body:

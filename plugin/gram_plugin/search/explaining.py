@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gram_plugin.contract.codes import Attribute, ScoredCode
+from gram_plugin.search.exact import EQUAL
 from gram_plugin.search.exact import NAME as EXACT
 from gram_plugin.search.query import NAME_PREFIX, ClauseSettings, boost_of, strongest
 from gram_plugin.search.words import Body
@@ -125,7 +126,7 @@ def points_of(hit: Mapping[str, Any], codes: Sequence[ScoredCode], settings: Cla
 
 def is_exact(name: str) -> bool:
     """Whether a named query is the part that keeps bearers of the exact words on top."""
-    return name == EXACT or name.startswith(f"{EXACT}:")
+    return name in (EXACT, EQUAL) or name.startswith(f"{EXACT}:")
 
 
 def without_points(answer: Mapping[str, Any], *, keep_points: bool) -> dict[str, Any]:

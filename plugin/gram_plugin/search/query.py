@@ -70,6 +70,8 @@ class ClauseSettings:
         field: object field that holds `codes` and `weights`.
         weighted: whether the index maps `weights`; otherwise products' own probabilities count as 1.
         keep_exact: whether products that hold an identifier, a quoted phrase or the whole query stay above others.
+        titles: fields that hold a product's title as one keyword; products with a title that is the query stay above
+            others too.
         window: in `rerank`, hits of a shard that codes may move, where `can_rescore` the search; 0 moves all.
     """
 
@@ -80,6 +82,7 @@ class ClauseSettings:
     weighted: bool = True
     keep_exact: bool = True
     window: int = 0
+    titles: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.strength) and self.strength > 0):
@@ -145,7 +148,7 @@ def enrich(
     if clause is None or reason_untouched(body, mode) is not None:
         return enriched
     lexical = body.get("query", {"match_all": {}})
-    kept = exact_clauses(lexical, text, most_points(clause)) if settings.keep_exact else []
+    kept = exact_clauses(lexical, text, most_points(clause), settings.titles) if settings.keep_exact else []
     if mode is Mode.RERANK and settings.window and can_rescore(body):
         return rescored(enriched, [clause, *kept], settings.window)
     if mode is Mode.RERANK:

@@ -135,6 +135,7 @@ class Enricher:
             max_codes=self._settings.max_codes,
             weighted=terms.weighted,
             keep_exact=self._settings.keep_exact,
+            titles=terms.keywords.get(model.title, ()),
         )
         return Addition(codes, terms.generation, settings)
 

@@ -13,10 +13,11 @@ import logging
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gram_plugin.errors import SearchError
+from gram_plugin.search.exact import all_keywords, keyword_fields
 from gram_plugin.serve.bodies import beside_others, read_plainly
 from gram_plugin.serve.cache import AgedCache
 from gram_plugin.serve.deadline import Clock, Deadline
@@ -42,11 +43,19 @@ _NOT_FOR_LOOKUPS = frozenset({b"accept", b"accept-encoding", b"range", b"if-none
 
 @dataclass(frozen=True)
 class IndexTerms:
-    """On what terms codes join a search: λ in points of the lexical score, > 0, and whether weights are mapped."""
+    """On what terms codes join a search.
+
+    Attributes:
+        generation: of the codes.
+        points: λ in points of the lexical score, > 0.
+        weighted: whether weights are mapped.
+        keywords: fields that hold a text as one keyword, by the text field.
+    """
 
     generation: str
     points: float
     weighted: bool
+    keywords: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -210,7 +219,8 @@ def finding_of(answer: UpstreamAnswer, generation: str) -> Finding:
         return off(Reason.NO_MAPPING)
     if len(terms) < len(found):
         return off(Reason.MIXED) if terms else next(item for item in found if isinstance(item, Status))
-    return IndexTerms(generation, min(item.points for item in terms), all(item.weighted for item in terms))
+    points, weighted = min(item.points for item in terms), all(item.weighted for item in terms)
+    return IndexTerms(generation, points, weighted, all_keywords(item.keywords for item in terms))
 
 
 def _of_index(mappings: Any, generation: str) -> Finding:
@@ -223,7 +233,8 @@ def _of_index(mappings: Any, generation: str) -> Finding:
         return off(Reason.UNCALIBRATED)
     if _at(calibration, "generation") != generation:
         return off(Reason.GENERATION)
-    return IndexTerms(generation, points, _at(fields, "weights", "type") == "rank_features")
+    weighted = _at(fields, "weights", "type") == "rank_features"
+    return IndexTerms(generation, points, weighted, keyword_fields(mappings))
 
 
 def _points(calibration: Any) -> float | None:

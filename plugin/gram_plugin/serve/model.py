@@ -28,12 +28,14 @@ class Model:
         batcher: what asks the generator; None without one.
         breaker: keeps searches from asking in vain.
         query_codes: text to codes.
+        title: the field of products that holds their title; empty where that is not known.
     """
 
     generation: str
     batcher: Batcher | None
     breaker: Breaker
     query_codes: QueryCodes
+    title: str = ""
 
     @classmethod
     def of(
@@ -51,7 +53,8 @@ class Model:
             fair_s=settings.budget_ms / 2000,  # half: looking up the index takes its part of the budget
             clock=clock,
         )
-        return cls(generator.generation if generator else "", batcher, breaker, query_codes)
+        generation = generator.generation if generator else ""
+        return cls(generation, batcher, breaker, query_codes, title_field(generator))
 
     async def start(self) -> None:
         """Takes texts from now on."""
@@ -82,6 +85,12 @@ class Model:
             "breaker_open": self.breaker.is_open,
             "waiting": self.batcher.waiting if self.batcher else 0,
         }
+
+
+def title_field(generator: Generator | None) -> str:
+    """The field of a product document that is its title, as the catalogue was trained; empty for other generators."""
+    tags = getattr(generator, "tags", None)
+    return next(iter(tags.tagger.text), "") if tags else ""
 
 
 class Serving:

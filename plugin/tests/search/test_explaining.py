@@ -46,8 +46,8 @@ def test_points_add_up_as_in_the_clause() -> None:
 
 def test_exact_matches_have_points_of_their_own() -> None:
     """What keeps a model number on top is neither of the words nor of codes, whatever the number is written like."""
-    matched = {"gram": 3.0, "gram:exact": 2.5, "gram:exact:a=1": 1.5}
-    assert points_of(hit(matched), CODES, SETTINGS) == HitPoints("shop", "1", 7.0, 3.0, 0.0, 4.0, (), ())
+    matched = {"gram": 3.0, "gram:exact": 2.5, "gram:exact:a=1": 1.5, "gram:equal": 0.5}
+    assert points_of(hit(matched), CODES, SETTINGS) == HitPoints("shop", "1", 7.0, 3.0, 0.0, 4.5, (), ())
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ async def enricher(opensearch_url: str, fake_generator: Any, now: list[float]) -
             cache_age_s=60,
             clock=clock,
         )
-        yield Enricher(settings, Serving(Model("g1", None, breaker, codes)), indices, clock)
+        yield Enricher(settings, Serving(Model("g1", None, breaker, codes, "title")), indices, clock)
         await codes.close()
         await indices.close()
 
@@ -79,6 +79,21 @@ async def test_the_budget_runs_from_the_arrival(enricher: Enricher, now: list[fl
     spent = now[0] - BUDGET_MS / 1000
     cached, fresh = [(await enricher.decide([search(text)], [], spent))[0].status for text in ("sofa", "couch")]
     assert (first, cached, fresh) == ([APPLIED], APPLIED, degraded(Reason.LATE))
+
+
+async def test_titles_that_are_the_query_are_looked_for_where_the_index_keeps_them_whole(
+    enricher: Enricher, opensearch: Any, index_mapping: Any
+) -> None:
+    """In the field that the bundle knows as the title, not in others."""
+    mapping = index_mapping()
+    keyword = {"type": "text", "fields": {"keyword": {"type": "keyword"}}}
+    mapping["mappings"]["properties"] |= {"title": keyword, "brand": keyword}
+    opensearch.mappings = {"shop": mapping}
+    (decision,) = await enricher.decide([search("Night Lamp")], [], 100.0)
+    assert decision.added
+    assert decision.added.settings.titles == ("title.keyword",)
+    term = {"title.keyword": {"value": "Night Lamp", "case_insensitive": True}}
+    assert json.dumps({"term": term}, separators=(",", ":")).encode() in (decision.enriched or b"")
 
 
 async def test_enriching_a_large_search_lets_others_run(enricher: Enricher, longest_pause: Any) -> None:

@@ -180,6 +180,16 @@ def answer(status: int, document: Any) -> UpstreamAnswer:
     return UpstreamAnswer(status, (), json.dumps(document).encode())
 
 
+def test_terms_tell_where_texts_are_kept_whole(index_mapping: Any) -> None:
+    """Of all indices together: a field that one of them lacks finds nothing there."""
+    one, other = index_mapping(), index_mapping()
+    one["mappings"]["properties"]["title"] = {"type": "text", "fields": {"keyword": {"type": "keyword"}}}
+    other["mappings"]["properties"]["title"] = {"type": "keyword"}
+    found = finding_of(answer(200, {"a": one, "b": other}), "g1")
+    assert isinstance(found, IndexTerms)
+    assert found.keywords == {"title": ("title.keyword", "title")}
+
+
 def test_several_indices_share_the_smallest_lambda(index_mapping: Any) -> None:
     """And weights count only where all map them."""
     plain = index_mapping(strength=0.25)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from gram_plugin.contract.codes import Role
+from gram_plugin.decode.generator import OnnxGenerator
 from gram_plugin.errors import DecodeError, OverloadError
 from gram_plugin.serve.deadline import Deadline
 from gram_plugin.serve.health import ShimMetrics
 from gram_plugin.serve.model import Model, Serving
 from gram_plugin.serve.settings import ShimSettings
 
+TINY = Path(__file__).parents[1] / "decode/tiny_bundle"
 SETTINGS = ShimSettings(upstream_url="http://h")
 
 
@@ -35,6 +38,12 @@ async def test_a_model_starts_warms_up_and_stops(fake_generator: Any) -> None:
         await made.batcher.codes("sofa", Role.QUERY)
     assert ([code.code.text for code in codes], made.generation) == (["type=sofa"], "g7")
     assert made.state() == {"model": "g7", "breaker_open": False, "waiting": 0}
+
+
+async def test_a_model_of_a_bundle_knows_the_field_of_titles(fake_generator: Any) -> None:
+    """As its catalogue was configured; other generators know of no fields."""
+    found = [model(generator).title for generator in (OnnxGenerator.open(TINY), fake_generator(), None)]
+    assert found == ["title", "", ""]
 
 
 async def test_without_a_generator_there_is_nothing_to_start() -> None:
