@@ -101,6 +101,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("work/quality"), help="where everything is made")
     parser.add_argument("--only", help="one case: shop, msrd or icecat")
     parser.add_argument("--minutes", type=float, default=3.0, help="training time of the generator")
+    parser.add_argument("--checkpoint", type=Path, help="folder that the generator begins with, else from scratch")
     parser.add_argument("--encoder", type=Path, help="checkpoint folder for the dense rivals")
     parser.add_argument("--encoder-minutes", type=float, default=30.0, help="longest fine-tuning of the dense rival")
     chosen = parser.parse_args()
@@ -113,7 +114,14 @@ def main() -> None:
             if chosen.only in (None, case.name):
                 folder = chosen.work / case.name
                 rivals = RivalSettings(folder / "rivals", case.dev, chosen.encoder, chosen.encoder_minutes)
-                found = run(_with_minutes(case, chosen.minutes), folder, node.url, rivals, left_out, report)
+                found = run(
+                    _trained(case, minutes=chosen.minutes, checkpoint=chosen.checkpoint),
+                    folder,
+                    node.url,
+                    rivals,
+                    left_out,
+                    report,
+                )
                 pages.append(page_of(case, found))
                 (chosen.work / "quality.md").write_text("\n\n".join(pages) + "\n", encoding="utf-8")
     Console().print("\n\n".join(pages), markup=False, soft_wrap=True)
@@ -338,8 +346,8 @@ def _index(
     return replace(config, search=replace(config.search, fields=(*config.catalogue.text, ALL_ATTRIBUTES)))
 
 
-def _with_minutes(case: Case, minutes: float) -> Case:
-    return replace(case, config=replace(case.config, training=replace(case.config.training, minutes=minutes)))
+def _trained(case: Case, **settings: Any) -> Case:
+    return replace(case, config=replace(case.config, training=replace(case.config.training, **settings)))
 
 
 def _msrd_rows(path: Path) -> Iterator[tuple[str, str, str]]:
