@@ -194,7 +194,7 @@ def test_a_point_in_time_tells_its_index_on_both(servers: dict[str, Server], ver
 def test_exact_matches_stay_first_without_weights_on_both(
     servers: dict[str, Server], version: str, name: str, mode: Mode
 ) -> None:
-    """Where codes are keywords alone, an overwhelming one lifts nothing above the number, phrase or title that was typed."""
+    """Where codes are keywords alone, an overwhelming one lifts nothing above a number, phrase or title as typed."""
     query, exact, lifted = EXACT_QUERIES[name]
     firsts = []
     for keep_exact in (True, False):
