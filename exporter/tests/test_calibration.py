@@ -49,7 +49,7 @@ def slow_isotonic(right: FloatArray) -> FloatArray:
     )
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(st.lists(st.booleans(), min_size=FEWEST_PAIRS, max_size=FEWEST_PAIRS + 30).filter(lambda y: len(set(y)) == 2))
 def test_a_curve_equals_the_slow_isotonic_regression_block_by_block(right: list[bool]) -> None:
     """At the middle of each block the curve has the block's share of right codes."""

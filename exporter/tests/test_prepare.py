@@ -111,7 +111,7 @@ _documents = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(_documents, min_size=3, max_size=12))
 def test_serving_finds_every_code_that_the_codebook_says_a_product_carries(
     tmp_path_factory: pytest.TempPathFactory, documents: list[dict[str, Any]]

@@ -45,7 +45,6 @@ def arm() -> TrainedArm:
     return make()
 
 
-@settings(deadline=None)
 @given(text=TEXTS)
 def test_probabilities_are_the_softmax_of_all_codes(text: str) -> None:
     """One multiplication at a time, on a few codes."""

@@ -47,7 +47,7 @@ def brute_force(writer: Writer, text: str, role: Role) -> np.ndarray:
     return np.array([sum(free(path[:at])[path[at]] for at in range(len(path))) for path in paths])
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(text=st.lists(st.sampled_from(WORDS), min_size=1, max_size=4).map(" ".join), role=st.sampled_from(Role))
 def test_written_codes_are_those_of_trying_all(writer: Writer, text: str, role: Role) -> None:
     """In order, with their probabilities, which sum to one."""

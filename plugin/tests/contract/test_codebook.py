@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gram_plugin.contract.codebook import Codebook, CodebookEntry, attributes_of, read_codebook, write_codebook
@@ -21,7 +21,6 @@ attributes = st.builds(Attribute.of, types, values.filter(str.strip))
 codes = st.sets(attributes, min_size=1, max_size=6).map(Code.of)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(codes, st.integers(0, 2**31 - 1)), max_size=12, unique_by=lambda item: item[0].text))
 def test_a_codebook_is_its_entries(tmp_path_factory: pytest.TempPathFactory, given_: list[tuple[Code, int]]) -> None:
     """In columns, and written and read again in order of the text: code by code the same."""

@@ -66,7 +66,7 @@ def test_roles_read_the_same_text_differently(generator: OnnxGenerator) -> None:
     assert by_code(query) != by_code(product)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(texts=st.lists(st.text(max_size=60), min_size=1, max_size=5), role=st.sampled_from(Role))
 def test_an_answer_does_not_depend_on_what_else_is_asked(
     generator: OnnxGenerator, texts: list[str], role: Role

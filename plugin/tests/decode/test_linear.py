@@ -73,7 +73,6 @@ def written(folder: Path, **arrays: Any) -> Path:
 TEXTS = st.text(min_size=1, max_size=40).filter(lambda text: bool(features_of(text).buckets))
 
 
-@settings(deadline=None)
 @given(text=TEXTS)
 def test_probabilities_equal_the_slow_reference_and_sum_to_one(arm: LinearArm, text: str) -> None:
     """Of any text with features, where every code is looked at and told; in single precision."""
@@ -84,7 +83,6 @@ def test_probabilities_equal_the_slow_reference_and_sum_to_one(arm: LinearArm, t
     assert found.probability.sum() == pytest.approx(1.0, abs=1e-5)
 
 
-@settings(deadline=None)
 @given(text=TEXTS, limit=st.integers(1, CODES), also=st.lists(st.integers(0, CODES - 1), max_size=4))
 def test_the_likeliest_codes_are_told_and_those_asked_for(
     arm: LinearArm, text: str, limit: int, also: list[int]
@@ -98,7 +96,6 @@ def test_the_likeliest_codes_are_told_and_those_asked_for(
     np.testing.assert_allclose(found.probability, every.probability[found.code], rtol=1e-5)
 
 
-@settings(deadline=None)
 @given(text=TEXTS)
 def test_codes_that_a_query_did_not_look_at_are_told_exactly_but_for_the_estimated_sum(
     arm: LinearArm, text: str
@@ -253,7 +250,7 @@ def test_a_file_that_is_cut_or_something_else_is_refused(tmp_path: Path, content
         LinearArm.load(tmp_path / "linear.npz", CODES)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(whole=st.sampled_from([FILE, COMPRESSED]), at=st.integers(0, 5000), put=st.binary(min_size=1, max_size=3))
 def test_a_corrupted_file_is_never_anything_but_a_bundle_error(
     tmp_path_factory: pytest.TempPathFactory, whole: bytes, at: int, put: bytes

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gram_plugin.contract.features import BUCKETS
@@ -56,7 +56,6 @@ def told(found: Likely) -> list[float]:
     return every.tolist()
 
 
-@settings(deadline=None)
 @given(queries=st.integers(1, 80), seed=st.integers(0, 999))
 def test_probabilities_equal_the_slow_reference(queries: int, seed: int) -> None:
     """Of few queries and of more than are looked at; codes that no neighbour wanted are not told."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gram_plugin.decode.shortlist import QUERY_LENGTH, ClusteredCodes
@@ -41,7 +41,6 @@ def slow_logits(kept: ClusteredCodes, query: np.ndarray) -> list[float]:
     return found
 
 
-@settings(deadline=None)
 @given(codes=st.integers(1, 60), clusters=st.integers(1, 12), limit=st.integers(1, 70), seed=st.integers(0, 999))
 def test_where_every_cluster_is_looked_at_all_is_exact(codes: int, clusters: int, limit: int, seed: int) -> None:
     """The logits, their order, and log Σ exp over them, whatever the clusters are."""
@@ -55,7 +54,6 @@ def test_where_every_cluster_is_looked_at_all_is_exact(codes: int, clusters: int
     np.testing.assert_allclose(best, sorted(expected, reverse=True)[:limit], atol=1e-4)
 
 
-@settings(deadline=None)
 @given(codes=st.integers(2, 60), clusters=st.integers(1, 30), least=st.integers(1, 60), seed=st.integers(0, 999))
 def test_the_best_clusters_are_looked_at_until_there_are_enough(
     codes: int, clusters: int, least: int, seed: int

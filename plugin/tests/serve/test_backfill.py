@@ -665,7 +665,7 @@ async def test_the_rate_bounds_products_that_are_coded(place: Place) -> None:
     st.lists(st.tuples(st.sampled_from(sorted(TITLES)), st.sampled_from(["boot", "clog", None])), max_size=6),
     st.integers(1, 9),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_however_often_it_is_interrupted_every_product_ends_with_its_own_codes(
     stops: list[int], writes: list[tuple[str, str | None]], page: int
 ) -> None:

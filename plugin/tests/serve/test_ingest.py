@@ -357,7 +357,7 @@ async def test_a_sidecars_status_is_counted(place: Place) -> None:
 
 
 @given(st.lists(st.integers(0, 3), max_size=6), st.sets(st.sampled_from([str(n) for n in range(1, 8)])))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_however_often_it_is_interrupted_nothing_is_lost_or_doubled(stops: list[int], refused: set[str]) -> None:
     """Whatever bulk each run dies at, in the end every product is indexed or dead-lettered, exactly once."""
 

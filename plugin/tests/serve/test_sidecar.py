@@ -343,7 +343,7 @@ _DELETE = st.tuples(st.just({"delete": {"_id": "2"}}))
 
 
 @given(st.lists(_WRITE | _DELETE, min_size=1, max_size=6), st.sampled_from([b"\n", b"\r\n", b" \n"]))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 def test_what_reaches_opensearch_without_gram_is_what_the_client_sent(operations: list[Any], end: bytes) -> None:
     """For any `_bulk` body, taking the spliced object out again gives the client's bytes."""
     sent = b"".join(json.dumps(line).encode() + end for operation in operations for line in operation)
