@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -167,22 +167,30 @@ def test_no_text_that_still_fits_opens_a_batch(lengths: list[int], most: int) ->
         assert (len(batch) + 1) * lengths[after[0]] > most
 
 
+@dataclass(frozen=True)
+class ListeningSession(Seq2SeqSession):
+    """Remembers the shape of every batch that it reads."""
+
+    shapes: list[tuple[int, int]]
+
+    def read(self, batch: Batch, *, start: int, offset: int = 0) -> DecoderSteps:
+        """As the session itself."""
+        self.shapes.append((len(batch.ids), len(batch.ids[0])))
+        return super().read(batch, start=start, offset=offset)
+
+
 @pytest.mark.parametrize("most", [1, 40, 10_000])
 def test_a_bound_on_tokens_changes_how_texts_are_read_and_not_what_is_written(
-    generator: OnnxGenerator, monkeypatch: pytest.MonkeyPatch, most: int
+    generator: OnnxGenerator, most: int
 ) -> None:
     """The same codes in the places of their texts, whatever is read together; no call is larger than the bound."""
     texts = ["boots", "", "a much longer text about something else entirely", "a red shoe", "shoe", "red boots"]
     alone = [by_code(generator.rank([text], Role.QUERY)[0]) for text in texts]
     shapes: list[tuple[int, int]] = []
-    read = Seq2SeqSession.read
+    parts = {part.name: getattr(generator.session, part.name) for part in fields(generator.session)}
+    session = ListeningSession(**parts, shapes=shapes)
 
-    def listening(session: Seq2SeqSession, batch: Batch, *, start: int, offset: int = 0) -> DecoderSteps:
-        shapes.append((len(batch.ids), len(batch.ids[0])))
-        return read(session, batch, start=start, offset=offset)
-
-    monkeypatch.setattr(Seq2SeqSession, "read", listening)
-    found = replace(generator, max_batch_tokens=most).rank(texts, Role.QUERY)
+    found = replace(generator, max_batch_tokens=most, session=session).rank(texts, Role.QUERY)
 
     assert [by_code(ranking) for ranking in found] == [pytest.approx(expected, abs=1e-5) for expected in alone]
     assert sum(rows for rows, _ in shapes) == 5
