@@ -73,6 +73,7 @@ STAGES: Mapping[str, Stage] = {
     "linear arm alone": Stage(linear_share=1.0),
     "generator alone, not aligned": Stage(linear_share=0.0, settings={"prefer_steps": 0}, whole=True),
     "generator not aligned": Stage(settings={"prefer_steps": 0}, whole=True),
+    "co-trained": Stage(settings={"cotrain_steps": 160}, whole=True),
     "without alignment": Stage(settings={"align_steps": 0}),
     "without neighbours": Stage(settings={"nearest_share": 0.0}),
 }

@@ -68,7 +68,7 @@ def test_coding_compares_ways_calls_and_lengths() -> None:
         "products in a second, 12 products in 2 rounds",
         "one core, by products in a call, 4 products",
         "one core, by length of the text, 4 products",
-        "one core, fp32, by tokens in a batch, 4 products",
+        "one core, fp32, by tokens in a batch, 4 products, 3 turns",
     ]
 
 

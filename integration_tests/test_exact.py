@@ -109,6 +109,8 @@ def test_a_copied_title_stays_first(client: OpenSearch, index_name: str, title: 
         ("Night Lamp", " night  LAMP"),
         ("Tischlampe", "tischlampe"),
         ("夜灯", "夜灯"),
+        ("ÜBERZUG", "überzug"),
+        ("Лампа", "лампа"),
         ("Haldemar Oak Night Table", "haldemar oak night table"),
         ("WH-1000XM5", "wh-1000xm5"),
     ],

@@ -196,7 +196,6 @@ def seen(pair: Pair, index: str, way: OpenSearch, body: bytes, parameters: str) 
 @given(body=BODIES, parameters=PARAMETERS)
 @settings(
     max_examples=EXAMPLES,
-    deadline=None,
     suppress_health_check=list(HealthCheck),
     database=None,
     phases=[Phase.generate],  # making a body smaller would cost minutes; as it is it is short enough to be read

@@ -96,6 +96,12 @@ class TrainingConfig:
     learning_rate: float = _setting("peak learning rate", 1e-3, low=1e-8, high=1.0)
     embedding_rate: float = _setting("learning rate of the embeddings, times `learning_rate`", 3.0, low=0.0, high=100.0)
     product_weight: float = _setting("λ of L_q + λ·L_t, the product side's weight", 1.0, low=0.0, high=1000.0)
+    cotrain_steps: int = _setting(
+        "steps of co-training, in which both sides learn codes that either writes; 0 leaves it out",
+        0,
+        low=0,
+        high=10**6,
+    )
     linear_steps: int = _setting("steps of the linear arm, 256 queries each; 0 leaves it out", 800, low=0, high=10**7)
     linear_width: int = _setting("width of the linear arm", 96, low=8, high=1024)
     align_steps: int = _setting(

@@ -44,6 +44,7 @@ from gram_plugin.search.calibrate import calibrate_index
 from gram_plugin.search.client import asking, connect
 from gram_plugin.search.mappings import apply_template, apply_to_index, write_calibration
 from gram_plugin.search.query import ClauseSettings, Mode
+from gram_plugin.search.titles import read_title_keywords
 
 INDEX = "gram-demo-products"
 PAGE = "report.html"
@@ -222,7 +223,7 @@ def _calibrate(
         lexical,
         dev,
         score_scale=measured.score_scale,
-        settings=ClauseSettings(strength=1.0),
+        settings=ClauseSettings(strength=1.0, titles=read_title_keywords(client, INDEX, config.catalogue.text[0])),
         progress=progress,
     )
     write_calibration(client, INDEX, replace(measured, strength=tuned.strength))

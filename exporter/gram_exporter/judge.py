@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 from gram_exporter.prepare import Prepared
 from gram_exporter.trial import Hits, Probabilities, Trial
+from gram_exporter.writing import Writer
+from gram_plugin.contract.codes import BEAM_WIDTH, Role
 from gram_plugin.progress import Progress
 
 FEWEST_HELD = 50
@@ -49,6 +51,18 @@ class Judge:
     def worths(self, probabilities: Probabilities) -> npt.NDArray[np.float64]:
         """What every held-out page is worth with these codes, shape (queries,), 0 to 1."""
         return self.trial.worths(probabilities, self.wanted, self.found)
+
+    def worths_written(self, writer: Writer) -> npt.NDArray[np.float64]:
+        """What every held-out page is worth with the codes that a generator writes, shape (queries,), 0 to 1."""
+        texts = list(self.wanted)
+        rankings = dict(zip(texts, writer.written(texts, Role.QUERY, BEAM_WIDTH), strict=True))
+
+        def probabilities(text: str) -> npt.NDArray[np.float64]:
+            found = np.zeros(len(self.trial.rarity))
+            found[rankings[text].code] = np.exp(rankings[text].log_probability)
+            return found
+
+        return self.worths(probabilities)
 
 
 def surely_better(worths: npt.NDArray[np.float64], than: npt.NDArray[np.float64]) -> bool:

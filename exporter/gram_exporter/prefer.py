@@ -66,17 +66,17 @@ def prefer(
     """
     if not config.prefer_steps:
         return {}
-    before = best_worths = _worths(writer, judge)
-    best, best_step = _weights(writer), 0
+    before = best_worths = judge.worths_written(writer)
+    best, best_step = writer.weights(), 0
     course = _Course(writer, taught_by(writer, prepared, judge, config.seed, progress), config)
     for step in range(config.prefer_steps if course.taught else 0):
         if not course.train_step(step):
             break
         progress("align the generator", step + 1, config.prefer_steps)
         if (step + 1) % LOOKED_AT_EVERY == 0 or step + 1 == config.prefer_steps:
-            worths = _worths(writer, judge)
+            worths = judge.worths_written(writer)
             if worths.mean() > best_worths.mean() and surely_better(worths, before):
-                best, best_worths, best_step = _weights(writer), worths, step + 1
+                best, best_worths, best_step = writer.weights(), worths, step + 1
     writer.model.load_state_dict(best)
     return {
         "held_written": float(before.mean()),
@@ -161,23 +161,6 @@ def _taught(
 def shared_beginning(won: torch.Tensor, lost: torch.Tensor) -> torch.Tensor:
     """Where a loser still is what its winner is; bool, of the shape of both, (..., steps)."""
     return torch.eq(won, lost).long().cumprod(dim=-1).bool()
-
-
-def _worths(writer: Writer, judge: Judge) -> Floats:
-    texts = list(judge.wanted)
-    rankings = dict(zip(texts, writer.written(texts, Role.QUERY, BEAM_WIDTH), strict=True))
-
-    def probabilities(text: str) -> Floats:
-        found = np.zeros(len(judge.trial.rarity))
-        found[rankings[text].code] = np.exp(rankings[text].log_probability)
-        return found
-
-    return judge.worths(probabilities)
-
-
-def _weights(writer: Writer) -> dict[str, torch.Tensor]:
-    """The model's weights as they are now, kept where there is most memory."""
-    return {name: weight.detach().to("cpu", copy=True) for name, weight in writer.model.state_dict().items()}
 
 
 def log_probabilities(writer: Writer, taught: Sequence[Taught]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -7,7 +7,7 @@ import math
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from gram_exporter.align import align
 from gram_exporter.checkpoint import Position, load_checkpoint, save_checkpoint
 from gram_exporter.codebook import code_report
 from gram_exporter.config import Config, TrainingConfig
+from gram_exporter.cotrain import TrainAgain, cotrain
 from gram_exporter.data import Example, drawn, query_batch
 from gram_exporter.judge import Judge
 from gram_exporter.linear import train_linear
@@ -58,7 +59,7 @@ MOST_SIGHTINGS = 100_000
 """Texts of each role that the warm start counts: more tell it nothing new, and all are in memory at once."""
 TIMED_STEPS = 12
 CHECKPOINT_EVERY_S = 30.0
-_LATER_SETTINGS = ("linear_steps", "linear_width", "align_steps", "prefer_steps", "nearest_share")
+_LATER_SETTINGS = ("cotrain_steps", "linear_steps", "linear_width", "align_steps", "prefer_steps", "nearest_share")
 """What is done after joint training: with other values for these its checkpoint is as good."""
 MAX_QUERY_TOKENS = 32
 MAX_PRODUCT_TOKENS = 96
@@ -101,18 +102,22 @@ def train(
     report("prepare", 1, 1)
     course = Course(config.training, prepared, tokenizer, tokens, begun)
     course.run(output / CHECKPOINT, resume=resume, progress=report)
-    judge = Judge.of(prepared, report) if config.training.prefer_steps or config.training.linear_steps else None
-    preferred = prefer(course.writer(), prepared, config.training, judge, report) if judge else {}
+    joint_steps = course.steps
+    judge = Judge.of(prepared, report) if _is_judged(config.training) else None
+    settings, writer = config.training, course.writer()
+    shared = cotrain(writer, prepared, settings, judge, course.again(report), report) if judge else {}
+    preferred = prefer(writer, prepared, settings, judge, report) if judge else {}
     arm = train_linear(prepared, config.training, report)
     aligned = align(arm, prepared, config.training, report, judge) if arm else None
     figures = {
         **{f"codebook_{name}": value for name, value in code_report(prepared.codebook).items()},
         "queries_feedback": len(prepared.queries),
         "queries_made": len(prepared.made),
-        "steps": course.steps,
+        "steps": joint_steps,
         "loss_first": course.loss_first,
         "loss_last": course.loss_last,
         "parameters": sum(p.numel() for p in course.model.parameters()),
+        **shared,
         **preferred,
         **(aligned.figures if aligned else {}),
         "seconds": round(time.monotonic() - started, 1),
@@ -196,6 +201,22 @@ class Course:
         self.optimiser.state.clear()
         return Writer(self.model, self.tokenizer, self.tokens, self.rows, self.attributes)
 
+    def again(self, progress: Progress) -> TrainAgain:
+        """What trains the model further, `cotrain_steps` steps, on other examples; no checkpoint has any of it."""
+
+        def train_again(queries: tuple[Example, ...], products: tuple[Example, ...]) -> None:
+            examples, self.prepared = self.prepared, replace(self.prepared, queries=queries, products=products)
+            self.optimiser = _optimiser(self.model, self.config)
+            self.step, self.steps = 0, self.config.cotrain_steps
+            while self.step < self.steps:
+                self._train_step()
+                progress("co-train", self.step, self.steps)
+            self.optimiser.zero_grad(set_to_none=True)
+            self.optimiser.state.clear()
+            self.prepared = examples
+
+        return train_again
+
     @cached_property
     def fingerprint(self) -> str:
         """Names the examples and the settings, so that a checkpoint is never resumed with others."""
@@ -277,6 +298,11 @@ class Course:
         factor = min(1.0, (share + 1e-3) / WARMUP_SHARE) * (cosine * (1 - FLOOR_RATE) + FLOOR_RATE)
         for group in self.optimiser.param_groups:
             group["lr"] = self.config.learning_rate * group["scale"] * factor
+
+
+def _is_judged(config: TrainingConfig) -> bool:
+    """Whether anything comes after joint training that held-out feedback has to judge."""
+    return bool(config.cotrain_steps or config.prefer_steps or config.linear_steps)
 
 
 def _optimiser(model: Any, config: TrainingConfig) -> torch.optim.AdamW:

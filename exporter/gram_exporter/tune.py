@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from opensearchpy import OpenSearch
@@ -170,8 +170,7 @@ def _body(
     body = _page(query)
     if points == 0:
         return body
-    chosen = ClauseSettings(points, settings.tie_breaker, settings.max_codes, settings.field, settings.weighted)
-    return enrich(body, codes, generation, chosen, Mode.RECALL)
+    return enrich(body, codes, generation, replace(settings, strength=points), Mode.RECALL)
 
 
 def _ask(

@@ -23,6 +23,7 @@ from gram_plugin.search.calibrate import DEFAULT_STRENGTH, calibrate_index
 from gram_plugin.search.client import asking, connect
 from gram_plugin.search.mappings import IndexCalibration, check_index, write_calibration
 from gram_plugin.search.query import ClauseSettings
+from gram_plugin.search.titles import read_title_keywords
 
 TIMEOUT_S = 60.0
 FEWEST_HELD = 50
@@ -101,7 +102,11 @@ class Tuning:
             lexical_query(self.search),
             dev,
             score_scale=score_scale,
-            settings=ClauseSettings(strength=1.0, weighted=self.weighted),
+            settings=ClauseSettings(
+                strength=1.0,
+                weighted=self.weighted,
+                titles=read_title_keywords(self.client, self.index, self.config.catalogue.text[0]),
+            ),
             progress=self.progress,
         )
         tell(tuned)

@@ -106,6 +106,10 @@ class Writer:
         columns = [[token - tokens.first_attribute + 1 for token in row[:-1]] for row in rows]
         self.trie = Trie.of(columns, eos=0)
 
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The model's weights as they are now, kept where there is most memory."""
+        return {name: weight.detach().to("cpu", copy=True) for name, weight in self.model.state_dict().items()}
+
     def written(
         self, texts: Sequence[str], role: Role, limit: int, *, told: Callable[[int], object] = lambda _done: None
     ) -> Iterator[Ranking]:

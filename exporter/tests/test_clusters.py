@@ -18,7 +18,7 @@ def blobs(codes: int, blobs: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndar
     return (centres[own] + 0.01 * rng.normal(size=(codes, 8))).astype(np.float32), own
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(codes=st.integers(1, 400), scored=st.integers(1, 50), seed=st.integers(0, 99))
 @example(codes=3, scored=1, seed=0)
 def test_every_code_has_a_cluster_and_no_cluster_is_empty_or_large(codes: int, scored: int, seed: int) -> None:

@@ -75,7 +75,7 @@ def test_neighbours_take_their_share_of_the_probability() -> None:
     np.testing.assert_allclose(found[near.code], 0.5 * alone[near.code] + 0.5 * near.probability)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(text=TEXTS, share=st.sampled_from([None, 0.4]))
 def test_what_serves_equals_the_exact_arm_where_it_looks_at_all_codes(text: str, share: float | None) -> None:
     """But for the rounding of vectors: a logit is off by half a unit at every column at most, neighbours or not."""

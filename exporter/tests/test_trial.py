@@ -42,7 +42,7 @@ def slow_bm25(texts: list[list[str]], query: list[str]) -> list[float]:
     return scores
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     texts=st.lists(st.lists(st.sampled_from(WORDS), min_size=1, max_size=6), min_size=2, max_size=8),
     query=st.lists(st.sampled_from((*WORDS, "unknown")), max_size=3, unique=True),
@@ -73,7 +73,7 @@ def test_a_query_of_no_known_word_finds_nothing(texts: list[str]) -> None:
     assert (found.rows.tolist(), found.scores.tolist()) == ([], [])
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     carried=st.lists(st.lists(st.integers(0, 39), unique=True, max_size=5), min_size=2, max_size=12),
     seed=st.integers(0, 99),
@@ -130,7 +130,7 @@ def test_codes_are_worth_what_they_bring_to_the_page() -> None:
     assert trial.worths(lambda _text: wrong, wanted, found).tolist() == pytest.approx([words_alone])
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     rows=st.lists(st.integers(0, 130), unique=True, max_size=120),
     wanted=st.dictionaries(st.integers(0, 130), st.integers(1, 4), min_size=1, max_size=20),

@@ -26,6 +26,7 @@ from gram_plugin.errors import ConfigError
 from gram_plugin.progress import Progress
 from gram_plugin.search.mappings import check_index, read_calibration
 from gram_plugin.search.query import ClauseSettings, Mode, enrich
+from gram_plugin.search.titles import read_title_keywords
 
 MINILM = "MiniLM"
 
@@ -175,7 +176,11 @@ class Lineup:
     def _oracle(self, codes: IndexCodes) -> Arm:
         """The clause with the codes of the relevant products; λ tuned for them, or else that of the index."""
         calibration, judged = read_calibration(self.client, self.index), self.development
-        plain = ClauseSettings(calibration.points, weighted=check_index(self.client, self.index).weighted)
+        plain = ClauseSettings(
+            calibration.points,
+            weighted=check_index(self.client, self.index).weighted,
+            titles=read_title_keywords(self.client, self.index, self.config.catalogue.text[0]),
+        )
         lexical = lexical_query(self.search)
         if judged is not None:
             tuned = tune_strength(

@@ -54,7 +54,7 @@ class OnnxGenerator:
 
     For a query, P(code) = s · P_linear(code) + (1 - s) · P_generator(code), s being the manifest's `linear_share`;
     of codes outside its beams the generator says 0. What it is asked at once it reads in batches of texts of like
-    length, each of at most `max_batch_tokens` tokens with padding: that bounds the memory of a call.
+    length, each of at most `max_batch_tokens` tokens with padding: that bounds the memory of reading.
     """
 
     bundle: Bundle

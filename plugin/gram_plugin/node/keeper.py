@@ -73,25 +73,25 @@ Signals = SimpleQueue[int]
 an event's `set` would wait for ever for the lock that the interrupted `wait` holds."""
 
 
-def main() -> None:
-    """Keeps the servers of the order on stdin until told to stop."""
+def main(poll_s: float = _POLL_S) -> None:
+    """Keeps the servers of the order on stdin until told to stop; looks after them every `poll_s` seconds."""
     told = Signals()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda number, _: told.put(number))
     line = sys.stdin.readline()
     if not line:  # the parent died before it could give its order
         return
-    keep(Order.from_json(line), told)
+    keep(Order.from_json(line), told, poll_s)
 
 
-def keep(order: Order, told: Signals) -> None:
+def keep(order: Order, told: Signals, poll_s: float = _POLL_S) -> None:
     """Starts the servers, watches them until a signal or the parent's end, and leaves nothing behind."""
     servers: Servers = {}
     try:
         for job in order.jobs:
             servers[job.exit_file] = _start(job, order)
         _answer({"pids": [server.pid for server in servers.values()]})
-        _watch(order.parent, servers, told)
+        _watch(order.parent, servers, told, poll_s)
     except (OSError, subprocess.SubprocessError) as error:
         _answer({"error": str(error)})
     finally:
@@ -130,9 +130,9 @@ def _die_with_parent() -> Callable[[], None] | None:
     return ask_kernel
 
 
-def _watch(parent: int, servers: Servers, told: Signals) -> None:
+def _watch(parent: int, servers: Servers, told: Signals, poll_s: float) -> None:
     noted: set[str] = set()
-    while not _is_told(told):
+    while not _is_told(told, poll_s):
         if parent and os.getppid() != parent:
             return
         for exit_file, server in servers.items():
@@ -141,9 +141,9 @@ def _watch(parent: int, servers: Servers, told: Signals) -> None:
                 noted.add(exit_file)
 
 
-def _is_told(told: Signals) -> bool:
+def _is_told(told: Signals, within_s: float) -> bool:
     try:
-        told.get(timeout=_POLL_S)
+        told.get(timeout=within_s)
     except Empty:
         return False
     return True

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -34,8 +34,6 @@ MAX_PARTS = 8
 """Most full-text parts of one query whose fields are looked in."""
 MAX_CLAUSES = 128
 """Most clauses of all parts together, a phrase in a field being one: OpenSearch allows 1024 in the whole query."""
-MAX_TITLES = 8
-"""Most keyword fields of a title that are looked in: several indices may name theirs differently."""
 UNKNOWN_FIELDS = 64
 """Fields that a pattern such as `*` is taken for."""
 MAX_CHARS = 256
@@ -92,7 +90,8 @@ def exact_clauses(lexical: Any, text: str | None, points: float, titles: Sequenc
         lexical: the customer's query.
         text: what the shopper typed, if the client said it; the texts of the query if None.
         points: the most that codes can give to one product, > 0.
-        titles: fields that hold a product's title as one keyword; an index without them is no error.
+        titles: fields that hold a product's title as one keyword (`titles.title_keywords`); an index without them is no
+            error.
     """
     parts = word_queries(lexical)[:MAX_PARTS]
     whole = text or (parts[0].text if parts else "")
@@ -103,37 +102,6 @@ def exact_clauses(lexical: Any, text: str | None, points: float, titles: Sequenc
         room = max(1, MAX_CLAUSES // sum(map(_width, parts)))
         found += [_worth(boost, name, parts, phrases) for name, phrases in _within(wanted, room).items()]
     return found
-
-
-def keyword_fields(mappings: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    """The fields of an index that hold a text as one keyword, by the text field that they are made of.
-
-    Args:
-        mappings: what stands under `mappings` of an index; `{"title": {"type": "text", "fields": {"keyword": …}}}`
-            gives `{"title": ("title.keyword",)}`. Objects are looked into, nested ones and ours are not.
-    """
-    found: dict[str, tuple[str, ...]] = {}
-    below = [("", mappings.get("properties"))]
-    while below:
-        path, properties = below.pop()
-        for name, field in properties.items() if isinstance(properties, Mapping) else ():
-            place = f"{path}{name}"
-            if not isinstance(field, Mapping) or place == "gram":
-                continue
-            if field.get("type", "object") == "object":
-                below.append((f"{place}.", field.get("properties")))
-            elif twins := _keywords_of(place, field):
-                found[place] = twins
-    return found
-
-
-def all_keywords(indices: Iterable[Mapping[str, tuple[str, ...]]]) -> dict[str, tuple[str, ...]]:
-    """The `keyword_fields` of several indices together."""
-    found: dict[str, dict[str, None]] = {}
-    for keywords in indices:
-        for name, twins in keywords.items():
-            found.setdefault(name, {}).update(dict.fromkeys(twins))
-    return {name: tuple(twins) for name, twins in found.items()}
 
 
 def most_points(clause: Mapping[str, Any]) -> float:
@@ -202,22 +170,21 @@ def _wanted(whole: str, written: str) -> dict[str, list[str]]:
     return wanted
 
 
-def _keywords_of(place: str, field: Mapping[str, Any]) -> tuple[str, ...]:
-    if field.get("type") == "keyword":
-        return (place,)
-    inner = field.get("fields")
-    found = inner.items() if field.get("type") == "text" and isinstance(inner, Mapping) else ()
-    kinds = ((name, kind) for name, kind in found if isinstance(kind, Mapping))
-    return tuple(f"{place}.{name}" for name, kind in kinds if kind.get("type") == "keyword")
-
-
 def _equal(whole: str, titles: Sequence[str]) -> list[Body]:
     """The query that titles match which are `whole`, however its letters are cased; none where nothing can."""
     value = " ".join(whole.split())
     if not titles or len(value) > MAX_CHARS or _WORD.search(value) is None:
         return []
-    queries = [{"term": {field: {"value": value, "case_insensitive": True}}} for field in titles[:MAX_TITLES]]
+    queries = [
+        {"term": {field: {"value": spelt, "case_insensitive": True}}} for field in titles for spelt in _cased(value)
+    ]
     return [queries[0] if len(queries) == 1 else {"bool": {"should": queries}}]
+
+
+def _cased(value: str) -> list[str]:
+    """The text in the cases that titles are written in, the given one first; OpenSearch folds ASCII by itself."""
+    cases = [value] if value.isascii() else [value, value.lower(), value.upper(), value.capitalize(), value.title()]
+    return list(dict.fromkeys(cases))
 
 
 def _within(wanted: Mapping[str, list[str]], room: int) -> dict[str, list[str]]:

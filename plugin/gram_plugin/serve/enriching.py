@@ -125,7 +125,7 @@ class Enricher:
         with self._serving.lent() as model:
             if not model.generation:
                 raise NotEnriched(degraded(Reason.NO_MODEL))
-            terms = await self._indices.terms(names, model.generation, headers, deadline, told=told)
+            terms = await self._indices.terms(names, model.generation, headers, deadline, title=model.title, told=told)
             codes = await model.query_codes.codes(text, deadline)
         if not codes:
             raise NotEnriched(off(Reason.NO_CODES))
@@ -135,7 +135,7 @@ class Enricher:
             max_codes=self._settings.max_codes,
             weighted=terms.weighted,
             keep_exact=self._settings.keep_exact,
-            titles=terms.keywords.get(model.title, ()),
+            titles=terms.titles,
         )
         return Addition(codes, terms.generation, settings)
 

@@ -15,12 +15,12 @@ from gram_plugin.contract.text import render_query
 from gram_plugin.decode.generator import OnnxGenerator
 from gram_plugin.errors import ConfigError, DecodeError
 from gram_plugin.search.client import asking, connect
-from gram_plugin.search.exact import all_keywords, keyword_fields
 from gram_plugin.search.explaining import POINTS_PARAMETER, shown_codes, with_named_words
 from gram_plugin.search.lexical import Lexical
 from gram_plugin.search.mappings import check_index, read_calibration
 from gram_plugin.search.moves import Explanation, Placed, moves_of
 from gram_plugin.search.query import ClauseSettings, Mode, enrich
+from gram_plugin.search.titles import read_title_keywords
 from gram_plugin.serve.model import title_field
 from gram_plugin.serve.settings import ShimSettings, variable
 
@@ -92,7 +92,7 @@ def explain_with(client: OpenSearch, generator: Generator, wish: Wish, settings:
         max_codes=settings.max_codes,
         weighted=fields.weighted,
         keep_exact=settings.keep_exact,
-        titles=_titles(client, wish.index, title_field(generator)),
+        titles=read_title_keywords(client, wish.index, title_field(generator)),
     )
     codes = tuple(generator.generate([rendered], Role.QUERY)[0])
     depth = max(DEPTH, wish.shown)
@@ -109,12 +109,6 @@ def explain_with(client: OpenSearch, generator: Generator, wish: Wish, settings:
     )
     mode, generation = str(settings.mode), generator.generation
     return Explanation(wish.index, wish.text, mode, generation, clause, codes, depth, found)
-
-
-def _titles(client: OpenSearch, index: str, title: str) -> tuple[str, ...]:
-    with asking(client, f"reading the mapping of {index}"):
-        mappings = client.indices.get_mapping(index=index)
-    return all_keywords(keyword_fields(found.get("mappings", {})) for found in mappings.values()).get(title, ())
 
 
 def show(found: Explanation, console: Console) -> None:

@@ -1,8 +1,8 @@
 """What the shim knows of the indices that a search names: their model generation and λ, read from their mappings.
 
-Promise 5: a look-up is made with the credentials of the caller whose search needs it. What is kept are
-numbers and a generation; a caller without rights is refused by OpenSearch itself when the search arrives there,
-and one who is to be told what they give must have looked them up himself.
+Promise 5: a look-up is made with the credentials of the caller whose search needs it. What is kept are numbers, a
+generation and the names of fields that hold titles; a caller without rights is refused by OpenSearch itself when the
+search arrives there, and one who is to be told what they give must have looked them up himself.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import logging
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gram_plugin.errors import SearchError
-from gram_plugin.search.exact import all_keywords, keyword_fields
+from gram_plugin.search.titles import title_keywords
 from gram_plugin.serve.bodies import beside_others, read_plainly
 from gram_plugin.serve.cache import AgedCache
 from gram_plugin.serve.deadline import Clock, Deadline
@@ -49,13 +49,13 @@ class IndexTerms:
         generation: of the codes.
         points: λ in points of the lexical score, > 0.
         weighted: whether weights are mapped.
-        keywords: fields that hold a text as one keyword, by the text field.
+        titles: fields that hold a product's title as one keyword.
     """
 
     generation: str
     points: float
     weighted: bool
-    keywords: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    titles: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,10 +71,14 @@ Finding = IndexTerms | Status
 
 @dataclass(frozen=True)
 class _Question:
-    """What is looked up: indices, the generation that they are to fit, and on whose behalf; `caller` empty for all."""
+    """What is looked up, and on whose behalf; `caller` empty for all.
+
+    `generation` is the one that the indices are to fit, `title` the field of products that holds their title.
+    """
 
     names: IndexNames
     generation: str
+    title: str
     caller: str
 
     def of_all(self) -> _Question:
@@ -104,7 +108,14 @@ class Indices:
         self._told: AgedCache[tuple[IndexNames, Status], bool] = AgedCache(MAX_INDICES, clock)
 
     async def terms(
-        self, names: IndexNames, generation: str, headers: Headers, deadline: Deadline, *, told: bool = False
+        self,
+        names: IndexNames,
+        generation: str,
+        headers: Headers,
+        deadline: Deadline,
+        *,
+        title: str = "",
+        told: bool = False,
     ) -> IndexTerms:
         """Terms on which codes of a model generation join a search of these indices.
 
@@ -113,12 +124,13 @@ class Indices:
             generation: of the model.
             headers: of the caller, with his credentials.
             deadline: until when a look-up is waited for.
+            title: the field of products that holds their title; empty where it is not known.
             told: the caller will see what follows from the terms, so that only his own look-up counts.
 
         Raises:
             NotEnriched: there are none, or they are not known at the deadline.
         """
-        question = _Question(names, generation, _caller(headers))
+        question = _Question(names, generation, title, _caller(headers))
         finding = self._known_to_caller(question, headers) if told else self._known(question, headers)
         if finding is None:
             finding = await self._wait(self._look_up(question, headers), deadline)
@@ -192,13 +204,15 @@ class Indices:
         try:
             async with asyncio.timeout(LOOKUP_TIMEOUT_S):
                 answer = await self._upstream.send("GET", path, names.options, sent, None, max_bytes=MAX_MAPPING_BYTES)
-            return await beside_others(len(answer.body), lambda: finding_of(answer, question.generation))
+            return await beside_others(
+                len(answer.body), lambda: finding_of(answer, question.generation, question.title)
+            )
         except (SearchError, TimeoutError, ValueError, RecursionError) as error:
             LOG.warning("the mapping of %r could not be read: %r", names.expression, error)
             return degraded(Reason.LOOKUP_FAILED)
 
 
-def finding_of(answer: UpstreamAnswer, generation: str) -> Finding:
+def finding_of(answer: UpstreamAnswer, generation: str, title: str = "") -> Finding:
     """Terms that hold for every index of a mapping answer, or why there are none.
 
     Indices with different λ share the smallest: codes then weigh too little in some, never too much.
@@ -213,14 +227,15 @@ def finding_of(answer: UpstreamAnswer, generation: str) -> Finding:
     indices = read_plainly(answer.body) if answer.status == 200 else {}
     if not isinstance(indices, dict):
         raise ValueError("a mapping answer is no object")
-    found = [_of_index(_at(mapping, "mappings"), generation) for mapping in indices.values()]
+    mappings = [_at(index, "mappings") for index in indices.values()]
+    found = [_of_index(one, generation) for one in mappings]
     terms = [item for item in found if isinstance(item, IndexTerms)]
     if not found:
         return off(Reason.NO_MAPPING)
     if len(terms) < len(found):
         return off(Reason.MIXED) if terms else next(item for item in found if isinstance(item, Status))
     points, weighted = min(item.points for item in terms), all(item.weighted for item in terms)
-    return IndexTerms(generation, points, weighted, all_keywords(item.keywords for item in terms))
+    return IndexTerms(generation, points, weighted, title_keywords(mappings, title))
 
 
 def _of_index(mappings: Any, generation: str) -> Finding:
@@ -233,8 +248,7 @@ def _of_index(mappings: Any, generation: str) -> Finding:
         return off(Reason.UNCALIBRATED)
     if _at(calibration, "generation") != generation:
         return off(Reason.GENERATION)
-    weighted = _at(fields, "weights", "type") == "rank_features"
-    return IndexTerms(generation, points, weighted, keyword_fields(mappings))
+    return IndexTerms(generation, points, _at(fields, "weights", "type") == "rank_features")
 
 
 def _points(calibration: Any) -> float | None:

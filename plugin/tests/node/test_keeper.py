@@ -80,7 +80,7 @@ def test_a_told_keeper_ends_even_stubborn_servers(folder: ClusterFolder) -> None
 
 def test_a_signal_that_interrupts_the_wait_for_signals_is_heeded(folder: ClusterFolder) -> None:
     """Whichever instruction of the wait it interrupts: these keepers do nothing else than begin to wait."""
-    code = "from gram_plugin.node import keeper; keeper._POLL_S = 0; keeper.main()"
+    code = "from gram_plugin.node import keeper; keeper.main(poll_s=0)"
     for _ in range(12):
         keeper = subprocess.Popen(
             [sys.executable, "-P", "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

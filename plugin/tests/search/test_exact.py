@@ -11,16 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gram_plugin.contract.codes import Code, ScoredCode
-from gram_plugin.search.exact import (
-    MAX_TITLES,
-    all_keywords,
-    exact_clauses,
-    is_identifier,
-    keyword_fields,
-    most_points,
-    named_things,
-    spellings,
-)
+from gram_plugin.search.exact import exact_clauses, is_identifier, most_points, named_things, spellings
 from gram_plugin.search.query import ClauseSettings, Mode, code_clause, enrich
 
 SETTINGS = ClauseSettings(strength=10.0, tie_breaker=0.5)
@@ -324,42 +315,16 @@ def test_the_guard_can_be_switched_off(mode: Mode) -> None:
     assert "gram:exact" not in str(body)
 
 
-TITLE = {"type": "text", "fields": {"keyword": {"type": "keyword"}, "en": {"type": "text"}, "raw": {"type": "keyword"}}}
-
-
-def test_keyword_fields_of_a_mapping() -> None:
-    """Sub-fields of texts, keywords themselves, and those in objects; not nested ones, which stand apart, nor ours."""
-    properties = {
-        "title": TITLE,
-        "sku": {"type": "keyword"},
-        "maker": {"properties": {"name": TITLE, "id": {"type": "long"}}},
-        "offers": {"type": "nested", "properties": {"name": TITLE}},
-        "plain": {"type": "text"},
-        "gram": {"properties": {"codes": {"type": "keyword"}}},
-        "strange": None,
-    }
-    twins = {"title": ("title.keyword", "title.raw"), "sku": ("sku",)}
-    assert keyword_fields({"properties": properties}) == {
-        **twins,
-        "maker.name": ("maker.name.keyword", "maker.name.raw"),
-    }
-    assert keyword_fields({}) == keyword_fields({"properties": []}) == {}
-
-
-def test_keyword_fields_of_several_indices() -> None:
-    """Each name once, in the order of the indices."""
-    found = all_keywords([{"a": ("a.k",)}, {"a": ("a.raw", "a.k"), "b": ("b",)}])
-    assert found == {"a": ("a.k", "a.raw"), "b": ("b",)}
-
-
 def test_a_title_that_is_the_query_is_looked_for_in_its_keyword_fields() -> None:
     """Whatever the query searches, with its white space as one; a text without words, or a long one, is no title."""
     lexical = {"match": {"description": "night"}}
     (found,) = exact_clauses(lexical, " night \t lamp ", 10.0, ["title.keyword"])
     term = {"term": {"title.keyword": {"value": "night lamp", "case_insensitive": True}}}
     assert found == part("gram:equal", term)
-    (several,) = exact_clauses({"match_all": {}}, "lamp", 10.0, [f"t{n}" for n in range(20)])
-    assert len(several["constant_score"]["filter"]["bool"]["should"]) == MAX_TITLES
+    (several,) = exact_clauses({"match_all": {}}, "Überzug", 10.0, ["a", "b"])
+    spelt = ["Überzug", "überzug", "ÜBERZUG"]
+    terms = [{"term": {name: {"value": one, "case_insensitive": True}}} for name in ("a", "b") for one in spelt]
+    assert several == part("gram:equal", *terms)
     assert exact_clauses(lexical, "- !", 10.0, ["t"]) == exact_clauses(lexical, None, 10.0, []) == []
     assert [found["constant_score"]["_name"] for found in exact_clauses(lexical, "long " * 60, 10.0, ["t"])] == []
 

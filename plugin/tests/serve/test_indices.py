@@ -180,14 +180,12 @@ def answer(status: int, document: Any) -> UpstreamAnswer:
     return UpstreamAnswer(status, (), json.dumps(document).encode())
 
 
-def test_terms_tell_where_texts_are_kept_whole(index_mapping: Any) -> None:
-    """Of all indices together: a field that one of them lacks finds nothing there."""
+def test_terms_tell_where_titles_are_kept_whole(index_mapping: Any) -> None:
+    """Of all indices together, for the field that holds titles; nothing where that is not known."""
     one, other = index_mapping(), index_mapping()
     one["mappings"]["properties"]["title"] = {"type": "text", "fields": {"keyword": {"type": "keyword"}}}
-    other["mappings"]["properties"]["title"] = {"type": "keyword"}
-    found = finding_of(answer(200, {"a": one, "b": other}), "g1")
-    assert isinstance(found, IndexTerms)
-    assert found.keywords == {"title": ("title.keyword", "title")}
+    found = [finding_of(answer(200, {"a": one, "b": other}), "g1", title) for title in ("title", "")]
+    assert found == [IndexTerms("g1", 2.0, weighted=True, titles=titles) for titles in (("title.keyword",), ())]
 
 
 def test_several_indices_share_the_smallest_lambda(index_mapping: Any) -> None:
