@@ -28,6 +28,8 @@ Progress = Callable[[str, int, int], None]
 def reporting(console: Console, *, clock: Callable[[], float] = time.monotonic) -> Iterator[Progress]:
     """A bar for each stage on a terminal; in a file, a pipe or a pod's log a line now and then.
 
+    A stage that begins again after its end is another one.
+
     Args:
         console: where it is shown.
         clock: seconds, for the lines.
@@ -64,10 +66,13 @@ class _Bars:
 
     def report(self, stage: str, done: int, total: int) -> None:
         name = _name_of(stage)
-        if name not in self._tasks:
+        if name not in self._tasks or (done < total and self._has_ended(name)):
             # what an earlier run did says nothing about the speed of this one
             self._tasks[name] = self._shown.add_task(stage, total=total, completed=done)
         self._shown.update(self._tasks[name], description=stage, completed=done, total=total)
+
+    def _has_ended(self, name: str) -> bool:
+        return any(task.finished for task in self._shown.tasks if task.id == self._tasks[name])
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,7 @@ class _Lines:
     def report(self, stage: str, done: int, total: int) -> None:
         name, now = _name_of(stage), self._clock()
         found = self._stages.get(name)
-        if found is None and name in self._stages:
+        if found is None and name in self._stages and done >= total:
             return  # it has ended, and was said to
         known = found or _Stage(now, done, "", now)
         if done >= total:

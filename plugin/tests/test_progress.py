@@ -58,6 +58,28 @@ def test_a_stage_that_goes_on_is_timed_from_where_it_began() -> None:
     ]
 
 
+AGAIN: Reports = [
+    (0.0, "train", 1, 2),
+    (3.0, "train", 2, 2),
+    (3.0, "train", 2, 2),
+    (9.0, "train", 1, 4),
+    (20.0, "train", 2, 4),
+    (31.0, "train", 4, 4),
+]
+
+
+def test_a_stage_that_begins_again_is_shown_again() -> None:
+    """Two trainings of one run: the second has lines, a bar and a speed of its own."""
+    assert lines(AGAIN) == [
+        "train: 1 of 2",
+        "train: 2 of 2, took 3 s",
+        "train: 1 of 4",
+        "train: 2 of 4, 22 s left",
+        "train: 4 of 4, took 22 s",
+    ]
+    assert bars(AGAIN) == [["train", "2/2"], ["train", "4/4"]]
+
+
 def test_every_stage_has_lines_of_its_own() -> None:
     """Stages follow each other without waiting, one of a single report has one line, and an end is said once."""
     assert lines(
