@@ -89,3 +89,12 @@ def test_growth_tells_what_codes_cost_the_store(node: RunningNode) -> None:
     """One table of all forms of `gram`."""
     (title,) = run("growth", TINY, "--url", node.url, "--products", "30")
     assert re.fullmatch(r"bytes a product that `gram` adds, 30 products, [1-9]\.\d codes each", title)
+
+
+def test_reliability_compares_what_is_said_with_what_comes_true(tmp_path: Path) -> None:
+    """Ten bins of the codes of judged queries."""
+    catalogue, judgments = tmp_path / "products.jsonl", tmp_path / "judgments.csv"
+    catalogue.write_text('{"id": "1", "title": "hp notebook"}\n{"id": "2", "title": "red shoe"}\n', encoding="utf-8")
+    judgments.write_text("query,docid,rating\nnotebook,1,2\nshoes,2,1\nnothing,9,1\n", encoding="utf-8")
+    (title,) = run("reliability", TINY, catalogue, judgments)
+    assert re.fullmatch(r"[1-9]\d codes of queries, expected calibration error 0\.\d{3}", title)
