@@ -26,6 +26,7 @@ from gram_exporter.trainedarm import TrainedArm
 from gram_exporter.writing import Writer
 from gram_plugin.contract.codes import BEAM_WIDTH, MAX_PRODUCT_CODES, Role
 from gram_plugin.decode.beam import Ranking
+from gram_plugin.errors import TrainingError
 from gram_plugin.progress import Progress
 
 Floats = npt.NDArray[np.float64]
@@ -119,28 +120,32 @@ def cotrain(
         relevance: filters new codes; `CrossFitted.of_halves` if None.
 
     Returns:
-        Figures for the training record: new codes and how many of them passed, attributes in a written code before and
-        after, and the worth of held-out pages.
+        Figures for the training record: new codes and how many of them passed, attributes in a written code and the
+        worth of held-out pages before and after; `cotrain_steps` is 0 where it was undone.
     """
     if not config.cotrain_steps:
         return {}
     before, weights, fine = judge.worths_written(writer), writer.weights(), _granularity(writer, prepared, judge)
     relevance = relevance or CrossFitted.of_halves(prepared, config, progress)
     shared = share_codes(writer, prepared, relevance, progress)
-    train_again(shared.queries, shared.products)
-    after = judge.worths_written(writer)
-    undone = surely_better(before, after)
     figures = {
         **shared.figures,
         **{f"attributes_{side}_joint": size for side, size in fine.items()},
-        **{f"attributes_{side}_cotrained": size for side, size in _granularity(writer, prepared, judge).items()},
         "held_joint": float(before.mean()),
-        "held_cotrained": float(after.mean()),
-        "cotrain_steps": 0.0 if undone else float(config.cotrain_steps),
+        "cotrain_steps": 0.0,
     }
-    if undone:
+    try:
+        train_again(shared.queries, shared.products)
+    except TrainingError:  # the weights are spoilt, those of before are not
         writer.model.load_state_dict(weights)
-    return figures
+        return figures
+    after = judge.worths_written(writer)
+    figures |= {f"attributes_{side}_cotrained": n for side, n in _granularity(writer, prepared, judge).items()}
+    figures["held_cotrained"] = float(after.mean())
+    if surely_better(before, after):
+        writer.model.load_state_dict(weights)
+        return figures
+    return {**figures, "cotrain_steps": float(config.cotrain_steps)}
 
 
 def share_codes(writer: Writer, prepared: Prepared, relevance: Relevance, progress: Progress) -> Shared:

@@ -202,18 +202,23 @@ class Course:
         return Writer(self.model, self.tokenizer, self.tokens, self.rows, self.attributes)
 
     def again(self, progress: Progress) -> TrainAgain:
-        """What trains the model further, `cotrain_steps` steps, on other examples; no checkpoint has any of it."""
+        """What trains the model further, `cotrain_steps` steps, on other examples; no checkpoint has any of it.
+
+        It raises TrainingError, the model spoilt, where the loss is no longer a finite number.
+        """
 
         def train_again(queries: tuple[Example, ...], products: tuple[Example, ...]) -> None:
             examples, self.prepared = self.prepared, replace(self.prepared, queries=queries, products=products)
             self.optimiser = _optimiser(self.model, self.config)
             self.step, self.steps = 0, self.config.cotrain_steps
-            while self.step < self.steps:
-                self._train_step()
-                progress("co-train", self.step, self.steps)
-            self.optimiser.zero_grad(set_to_none=True)
-            self.optimiser.state.clear()
-            self.prepared = examples
+            try:
+                while self.step < self.steps:
+                    self._train_step()
+                    progress("co-train", self.step, self.steps)
+            finally:
+                self.optimiser.zero_grad(set_to_none=True)
+                self.optimiser.state.clear()
+                self.prepared = examples
 
         return train_again
 

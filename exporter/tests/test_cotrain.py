@@ -34,6 +34,7 @@ from gram_exporter.record import MODEL
 from gram_exporter.train import Course, train
 from gram_exporter.writing import Writer
 from gram_plugin.contract.codes import BEAM_WIDTH, MAX_PRODUCT_CODES, Role
+from gram_plugin.errors import TrainingError
 
 SETTINGS = dataclasses.replace(
     CONFIG.training, steps=20, d_model=32, encoder_layers=1, decoder_layers=1, vocabulary=512, cotrain_steps=6
@@ -184,6 +185,20 @@ def test_what_makes_pages_worse_is_undone(trained: Writer, prepared: Prepared, j
     assert equal(before, weights_of(trained))
     assert figures["cotrain_steps"] == 0.0
     assert figures["held_cotrained"] < figures["held_joint"]
+
+
+def test_a_training_that_spoils_the_model_is_undone(trained: Writer, prepared: Prepared, judge: Judge) -> None:
+    """Where the loss is no number any more the model is the one from before; the joint training is not lost."""
+    before = weights_of(trained)
+
+    def spoil(_queries: object, _products: object) -> None:
+        with torch.no_grad():
+            trained.model.shared.weight.fill_(float("nan"))
+        raise TrainingError("the loss became nan")
+
+    figures = cotrain(trained, prepared, SETTINGS, judge, spoil, quiet)
+    assert equal(before, weights_of(trained))
+    assert (figures["cotrain_steps"], "held_cotrained" in figures) == (0.0, False)
 
 
 def test_it_can_be_left_out(trained: Writer, prepared: Prepared, judge: Judge) -> None:
