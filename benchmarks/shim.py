@@ -23,7 +23,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -97,13 +97,17 @@ class Load:
 
 @dataclass(frozen=True)
 class Search:
-    """What is searched: the path, the form of the query with `{text}`, the texts, and what the shim would add."""
+    """What is searched: the path, the form of the query with `{text}`, the texts, and what the shim would add.
+
+    `max_codes` is the shim's.
+    """
 
     path: str
     form: str
     texts: Sequence[str]
     stand_in: StandIn
     mode: Mode
+    max_codes: int
 
     def body(self, text: str) -> dict[str, Any]:
         """The search as a client sends it."""
@@ -112,7 +116,9 @@ class Search:
 
     def enriched(self, text: str) -> dict[str, Any]:
         """The search as the shim sends it."""
-        settings = ClauseSettings(strength=CALIBRATED_POINTS, window=ShimSettings.rerank_window)
+        settings = ClauseSettings(
+            strength=CALIBRATED_POINTS, max_codes=self.max_codes, window=ShimSettings.rerank_window
+        )
         codes = self.stand_in.codes_of(render_query(text))
         return enrich(self.body(text), codes, self.stand_in.generation, settings, self.mode, text=text)
 
@@ -130,14 +136,15 @@ def main() -> None:
         index = fill(direct, chosen.products, generation, progress)
         codes = query_codes()
         stand_in = StandIn({render_query(text): own for text, own in codes.items()}, generation)
-        plain = opened.enter_context(shim(direct, Mode.OFF, None))
-        quick = opened.enter_context(shim(direct, chosen.mode, stand_in))
-        whole = opened.enter_context(shim(direct, chosen.mode, bundle))
+        settings = ShimSettings(upstream_url=direct, mode=chosen.mode, budget_ms=BUDGET_MS, max_codes=chosen.max_codes)
+        plain = opened.enter_context(shim(replace(settings, mode=Mode.OFF), None))
+        quick = opened.enter_context(shim(settings, stand_in))
+        whole = opened.enter_context(shim(settings, bundle))
         ways = _ways(direct, plain, quick, whole)
         is_large = chosen.products >= LARGE
         for name in chosen.forms:
             body = json.dumps({"query": forms()[name], "_source": ["title", "brand", "price_eur"]})
-            search = Search(f"/{index}/_search", body, list(codes), stand_in, chosen.mode)
+            search = Search(f"/{index}/_search", body, list(codes), stand_in, chosen.mode, chosen.max_codes)
             for clients in chosen.clients:
                 stage = f"{chosen.products:,} products, form {name}, {clients} client{'s' if clients > 1 else ''}"
                 load = Load(clients, chosen.rounds, chosen.seconds or (180 if is_large else 60))
@@ -174,6 +181,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--mode", type=Mode, default=Mode.RERANK, choices=[Mode.RERANK, Mode.RECALL], help="of the shim"
     )
+    parser.add_argument("--max-codes", type=int, default=MAX_CODES, help="most codes in a clause, as GRAM_MAX_CODES")
     parser.add_argument("--forms", nargs="+", default=["title", "shop"], choices=["title", "shop"], help="of the query")
     parser.add_argument("--rounds", type=int, default=600, help="texts asked of every way, all clients together")
     parser.add_argument("--seconds", type=float, help="longest time for each table; 60, from 100,000 products on 180")
@@ -193,11 +201,11 @@ def opensearch(url: str | None, data: Path | None, products: int) -> Iterator[st
 
 
 @contextlib.contextmanager
-def shim(upstream_url: str, mode: Mode, model: StandIn | Path | None) -> Iterator[str]:
-    """A shim in a process of its own, ready to be asked."""
+def shim(settings: ShimSettings, model: StandIn | Path | None) -> Iterator[str]:
+    """A shim in a process of its own, on a free port, ready to be asked."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    settings = ShimSettings(upstream_url=upstream_url, port=port, mode=mode, budget_ms=BUDGET_MS)
+    settings = replace(settings, port=port)
     process = multiprocessing.get_context("spawn").Process(target=_serve, args=(settings, model), daemon=True)
     process.start()
     try:
