@@ -7,8 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from misleading import ASKED, CONFIG, PRODUCTS, quiet
 
+from gram_exporter.judge import Judge
 from gram_exporter.package import export_bundle
+from gram_exporter.prepare import Prepared, prepare
 from gram_exporter.trainedarm import TrainedArm
 from gram_exporter.untrained import Shape, write_untrained
 from gram_plugin.contract.bundle import Bundle
@@ -53,3 +56,17 @@ def arm_by_heart() -> Callable[[Sequence[str], int], TrainedArm]:
         return TrainedArm(features, vectors, np.zeros(codes, np.float32))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def prepared() -> Prepared:
+    """What training reads of the misleading catalogue; half of 180 queries are held out, enough to judge by."""
+    return prepare(PRODUCTS, ASKED, CONFIG)
+
+
+@pytest.fixture(scope="session")
+def judge(prepared: Prepared) -> Judge:
+    """Its held-out pages."""
+    found = Judge.of(prepared, quiet)
+    assert found is not None
+    return found

@@ -3,58 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from misleading import SETTINGS
 
 from gram_exporter.align import Worths, align, compared_products, with_nearest
-from gram_exporter.config import CatalogueConfig, Config, TrainingConfig
 from gram_exporter.data import Example
 from gram_exporter.linear import train_linear
-from gram_exporter.prepare import Prepared, prepare
+from gram_exporter.prepare import Prepared
 from gram_exporter.trainedarm import TrainedArm
 from gram_exporter.trial import Hits
-
-KINDS = {"armchair": "comfy seat", "bookshelf": "rack for novels", "lampshade": "shade"}
-COLOURS = ("blue", "red", "green", "black", "white", "brown", "pink")
-MATERIALS = ("oak", "steel", "linen", "glass", "wool", "cork", "jute", "clay")
-PRODUCTS = {
-    f"p{at}": {"title": f"{kind} {colour} {material}", "kind": kind, "colour": colour, "material": material}
-    for at, (kind, colour, material) in enumerate(itertools.product(KINDS, COLOURS, MATERIALS))
-}
-"""168 products; people ask for a kind by words that no product says, beside a colour or a material."""
-WANTED = {
-    f"{words} {value}": {
-        key: 1.0 for key, source in PRODUCTS.items() if source["kind"] == kind and value in source.values()
-    }
-    for kind, words in KINDS.items()
-    for value in (*COLOURS, *MATERIALS)
-} | {
-    f"{value} {words} please": {
-        key: 1.0 for key, source in PRODUCTS.items() if source["kind"] == kind and value in source.values()
-    }
-    for kind, words in KINDS.items()
-    for value in (*COLOURS, *MATERIALS)
-}
-SETTINGS = TrainingConfig(linear_steps=10, linear_width=8, align_steps=50, holdout=0.5)
-CONFIG = Config(
-    catalogue=CatalogueConfig(
-        path=Path("unused.jsonl"),
-        id="id",
-        text=("title",),
-        attributes={"kind": "type", "colour": "colour", "material": "material"},
-    ),
-    training=SETTINGS,
-)
-
-
-@pytest.fixture(scope="module")
-def prepared() -> Prepared:
-    """What training reads; half of the queries are held out, enough to judge by."""
-    return prepare(PRODUCTS, WANTED | {f"{text}!": own for text, own in WANTED.items()}, CONFIG)
 
 
 def many(prepared: Prepared) -> Prepared:

@@ -12,8 +12,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from misleading import ASKED, CONFIG, PRODUCTS, WANTED, quiet
 from safetensors.torch import load_file
-from test_align import CONFIG, PRODUCTS, WANTED
 
 from gram_exporter.cotrain import (
     LINKED,
@@ -29,7 +29,7 @@ from gram_exporter.data import Example
 from gram_exporter.judge import Judge
 from gram_exporter.linear import train_linear
 from gram_exporter.model import TokenLimits, tokens_of, train_tokenizer
-from gram_exporter.prepare import Prepared, prepare
+from gram_exporter.prepare import Prepared
 from gram_exporter.record import MODEL
 from gram_exporter.train import Course, train
 from gram_exporter.writing import Writer
@@ -39,24 +39,6 @@ from gram_plugin.errors import TrainingError
 SETTINGS = dataclasses.replace(
     CONFIG.training, steps=20, d_model=32, encoder_layers=1, decoder_layers=1, vocabulary=512, cotrain_steps=6
 )
-
-
-def quiet(*_stage: object) -> None:
-    """Nobody listens."""
-
-
-@pytest.fixture(scope="module")
-def prepared() -> Prepared:
-    """What training reads; half of 180 queries are held out."""
-    return prepare(PRODUCTS, WANTED | {f"{text}!": own for text, own in WANTED.items()}, CONFIG)
-
-
-@pytest.fixture(scope="module")
-def judge(prepared: Prepared) -> Judge:
-    """Held-out pages."""
-    found = Judge.of(prepared, quiet)
-    assert found is not None
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -214,17 +196,16 @@ def test_a_training_co_trains_and_resumes_to_the_same_model(tmp_path: Path) -> N
     """Stopped in the middle of co-training, it goes on from the end of joint training."""
     settings = dataclasses.replace(SETTINGS, prefer_steps=0, linear_steps=2, align_steps=0, nearest_share=0.0)
     config = dataclasses.replace(CONFIG, training=settings)
-    wanted = WANTED | {f"{text}!": own for text, own in WANTED.items()}
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    expected = train(PRODUCTS, wanted, config, whole)
+    expected = train(PRODUCTS, ASKED, config, whole)
 
     def stop(stage: str, done: int, _total: int) -> None:
         if stage == "co-train" and done == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(PRODUCTS, wanted, config, broken, progress=stop)
-    found = train(PRODUCTS, wanted, config, broken, resume=True)
+        train(PRODUCTS, ASKED, config, broken, progress=stop)
+    found = train(PRODUCTS, ASKED, config, broken, resume=True)
     assert without_time(found.figures) == without_time(expected.figures)
     assert (found.figures["steps"], "held_cotrained" in found.figures) == (20, True)
     weights = [load_file(folder / MODEL / "model.safetensors") for folder in (whole, broken)]

@@ -12,9 +12,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from misleading import ASKED, CONFIG, PRODUCTS, WANTED, quiet
 from safetensors.torch import load_file
 from scipy import sparse
-from test_align import CONFIG, PRODUCTS, WANTED
 
 from gram_exporter.codebook import Codebook
 from gram_exporter.data import Example
@@ -32,7 +32,7 @@ from gram_exporter.prefer import (
     shared_beginning,
     taught_by,
 )
-from gram_exporter.prepare import Prepared, prepare
+from gram_exporter.prepare import Prepared
 from gram_exporter.record import MODEL
 from gram_exporter.train import Course, train
 from gram_exporter.trial import Hits
@@ -42,24 +42,6 @@ from gram_plugin.contract.codes import BEAM_WIDTH, MAX_PRODUCT_CODES, Role
 SETTINGS = dataclasses.replace(
     CONFIG.training, steps=40, d_model=32, encoder_layers=1, decoder_layers=1, vocabulary=512, prefer_steps=40
 )
-
-
-def quiet(*_stage: object) -> None:
-    """Nobody listens."""
-
-
-@pytest.fixture(scope="module")
-def prepared() -> Prepared:
-    """What training reads; half of 180 queries are held out."""
-    return prepare(PRODUCTS, WANTED | {f"{text}!": own for text, own in WANTED.items()}, CONFIG)
-
-
-@pytest.fixture(scope="module")
-def judge(prepared: Prepared) -> Judge:
-    """Held-out pages."""
-    found = Judge.of(prepared, quiet)
-    assert found is not None
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -225,17 +207,16 @@ def test_a_training_aligns_its_generator_and_resumes_to_the_same_model(tmp_path:
     """The record has the figures; stopped in the middle of alignment, it goes on from the end of joint training."""
     settings = dataclasses.replace(SETTINGS, steps=20, prefer_steps=4, linear_steps=2, align_steps=0)
     config = dataclasses.replace(CONFIG, training=settings)
-    wanted = WANTED | {f"{text}!": own for text, own in WANTED.items()}
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    expected = train(PRODUCTS, wanted, config, whole)
+    expected = train(PRODUCTS, ASKED, config, whole)
 
     def stop(stage: str, done: int, _total: int) -> None:
         if stage == "align the generator" and done == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(PRODUCTS, wanted, config, broken, progress=stop)
-    found = train(PRODUCTS, wanted, config, broken, resume=True)
+        train(PRODUCTS, ASKED, config, broken, progress=stop)
+    found = train(PRODUCTS, ASKED, config, broken, resume=True)
     assert {**found.figures, "seconds": 0} == {**expected.figures, "seconds": 0}
     assert {"held_written", "prefer_steps", "held_preferred"} <= found.figures.keys()
     weights = [load_file(folder / MODEL / "model.safetensors") for folder in (whole, broken)]

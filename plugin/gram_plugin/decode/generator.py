@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -68,21 +68,13 @@ class OnnxGenerator:
     max_batch_tokens: int = MAX_BATCH_TOKENS
 
     @classmethod
-    def open(
-        cls,
-        bundle_path: Path,
-        *,
-        threads: int = 1,
-        beam_width: int = BEAM_WIDTH,
-        max_batch_tokens: int = MAX_BATCH_TOKENS,
-    ) -> OnnxGenerator:
+    def open(cls, bundle_path: Path, *, threads: int = 1, beam_width: int = BEAM_WIDTH) -> OnnxGenerator:
         """Opens a bundle and checks all of it before the first text.
 
         Raises:
             BundleError: the bundle is incomplete, damaged, of another version, or contradicts itself.
         """
-        found = cls.of(open_bundle(bundle_path), threads=threads, beam_width=beam_width)
-        return replace(found, max_batch_tokens=max_batch_tokens)
+        return cls.of(open_bundle(bundle_path), threads=threads, beam_width=beam_width)
 
     @classmethod
     def of(cls, bundle: Bundle, *, threads: int = 1, beam_width: int = BEAM_WIDTH) -> OnnxGenerator:

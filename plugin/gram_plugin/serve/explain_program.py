@@ -67,9 +67,7 @@ def explain(wish: Wish) -> Explanation:
         raise ConfigError("no bundle is set", next_step="pass --bundle or set GRAM_BUNDLE")
     if settings.mode is Mode.OFF:
         raise ConfigError("in mode off there are no codes to explain", next_step="pass --mode rerank or --mode recall")
-    generator = OnnxGenerator.open(
-        settings.bundle, threads=settings.threads, max_batch_tokens=settings.max_batch_tokens
-    )
+    generator = OnnxGenerator.open(settings.bundle, threads=settings.threads)
     with connect(wish.url, ca_file=wish.ca_file, timeout_s=TIMEOUT_S) as client:
         return explain_with(client, generator, wish, settings)
 

@@ -41,6 +41,8 @@ def product_batcher(generator: Generator, rules: CodingRules, settings: SidecarS
     The coder hands it at most `concurrency` texts, so its own queue never overflows. Of `threads` cores each reads
     its own texts: two cores that share one small text wait for each other more than they help.
     """
+    if isinstance(generator, OnnxGenerator):
+        generator = replace(generator, max_batch_tokens=settings.max_batch_tokens)
     return Batcher(
         generator,
         max_batch=settings.max_batch,

@@ -57,7 +57,7 @@ def _open_generator(settings: SidecarSettings) -> OnnxGenerator | None:
         _log.warning("no bundle: every document goes in without codes — set GRAM_BUNDLE, then index them again")
         return None
     try:
-        return OnnxGenerator.open(settings.bundle, max_batch_tokens=settings.max_batch_tokens)
+        return OnnxGenerator.open(settings.bundle)
     except (BundleError, DecodeError) as error:
         _log.error("every document goes in without codes and has to be indexed again later: %s", error)
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -102,7 +103,8 @@ def reopened(settings: ShimSettings) -> Generator:
 
     if settings.bundle is None:
         raise ConfigError("no bundle is set", next_step="pass --bundle or set GRAM_BUNDLE")
-    return OnnxGenerator.open(settings.bundle, threads=settings.threads, max_batch_tokens=settings.max_batch_tokens)
+    generator = OnnxGenerator.open(settings.bundle, threads=settings.threads)
+    return replace(generator, max_batch_tokens=settings.max_batch_tokens)
 
 
 def first_model(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ from gram_plugin.decode.beam import Ranking
 from gram_plugin.decode.generator import OnnxGenerator, batches_of, blend, rarity_of
 from gram_plugin.decode.likely import Likely
 from gram_plugin.decode.linear import LinearArm
-from gram_plugin.decode.session import Batch, DecoderSteps, Seq2SeqSession
 from gram_plugin.decode.shortlist import ClusteredCodes
 from gram_plugin.errors import BundleError, DecodeError
 
@@ -167,30 +166,16 @@ def test_no_text_that_still_fits_opens_a_batch(lengths: list[int], most: int) ->
         assert (len(batch) + 1) * lengths[after[0]] > most
 
 
-@dataclass(frozen=True)
-class ListeningSession(Seq2SeqSession):
-    """Remembers the shape of every batch that it reads."""
-
-    shapes: list[tuple[int, int]]
-
-    def read(self, batch: Batch, *, start: int, offset: int = 0) -> DecoderSteps:
-        """As the session itself."""
-        self.shapes.append((len(batch.ids), len(batch.ids[0])))
-        return super().read(batch, start=start, offset=offset)
-
-
 @pytest.mark.parametrize("most", [1, 40, 10_000])
 def test_a_bound_on_tokens_changes_how_texts_are_read_and_not_what_is_written(
-    generator: OnnxGenerator, most: int
+    generator: OnnxGenerator, listened_to: Any, most: int
 ) -> None:
     """The same codes in the places of their texts, whatever is read together; no call is larger than the bound."""
     texts = ["boots", "", "a much longer text about something else entirely", "a red shoe", "shoe", "red boots"]
     alone = [by_code(generator.rank([text], Role.QUERY)[0]) for text in texts]
-    shapes: list[tuple[int, int]] = []
-    parts = {part.name: getattr(generator.session, part.name) for part in fields(generator.session)}
-    session = ListeningSession(**parts, shapes=shapes)
+    listening, shapes = listened_to(replace(generator, max_batch_tokens=most))
 
-    found = replace(generator, max_batch_tokens=most, session=session).rank(texts, Role.QUERY)
+    found = listening.rank(texts, Role.QUERY)
 
     assert [by_code(ranking) for ranking in found] == [pytest.approx(expected, abs=1e-5) for expected in alone]
     assert sum(rows for rows, _ in shapes) == 5

@@ -90,6 +90,18 @@ async def test_a_product_gets_the_codes_that_the_other_ways_give(numbers: dict[s
     assert {gram["model"] for gram in expected} == {"g1"}
 
 
+@pytest.mark.parametrize("most", [60, 4096])
+async def test_the_bound_of_tokens_holds_on_every_way_to_write(listened_to: Any, most: int) -> None:
+    """Sidecar, ingest and backfill have this batcher: no reading is larger, and a larger bound is used."""
+    generator, shapes = listened_to(OnnxGenerator.open(TINY))
+    settings = SidecarSettings(upstream_url="http://localhost", max_batch_tokens=most, max_wait_ms=1000)
+    async with coder_in_process(generator, settings, Patience(total_s=None)) as coder:
+        await coder.code_products(PRODUCTS)
+    largest = max(texts * columns for texts, columns in shapes)
+    assert largest <= most
+    assert (largest > 60) is (most > 60)
+
+
 def test_a_product_that_cannot_be_read_is_pending_and_costs_the_others_nothing(coder: ProductCoder) -> None:
     """What has no form in JSON, or no end, is marked; its neighbours have their codes."""
     deep: Any = "end"
